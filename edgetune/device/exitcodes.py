@@ -1,0 +1,30 @@
+"""The exit codes of every edgetune program, on the host and on the board, and the runner's own error."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a process that ends tells its caller. Stable: continuous-integration jobs test for these numbers."""
+
+    OK = 0
+    UNFORESEEN = 1
+    USAGE = 2
+    TARGET = 3
+    ARTEFACT = 4
+    DATA = 5
+    BROKEN = 10
+    INCONCLUSIVE = 11
+    INTERRUPTED = 130
+
+
+class RunnerError(Exception):
+    """A fault that the runner foresaw: one sentence for a person and the exit code for a program.
+
+    Args:
+        message: what is wrong, what was got, what was expected and what to do, in that order.
+        code: the exit code that the process ends with.
+    """
+
+    def __init__(self, message: str, code: ExitCode) -> None:
+        super().__init__(message)
+        self.code = code
