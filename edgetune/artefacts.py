@@ -169,15 +169,18 @@ class Dataset(Artefact):
 
     def images(self, split: Split) -> Images:
         """Return the images of a split as the model takes them: uint8 `[N, H, W, 3]`, memory-mapped."""
-        return self._load(f"{split}/images.npy")
+        images: Images = self._load(f"{split}/images.npy")
+        return images
 
     def labels(self, split: Split) -> Labels:
         """Return the labels of a split: int64 `[N]`."""
-        return self._load(f"{split}/labels.npy")
+        labels: Labels = self._load(f"{split}/labels.npy")
+        return labels
 
     def source_images(self) -> Images:
         """Return the train images at the size that augmentation cuts from: uint8 `[N, h, w, 3]`, memory-mapped."""
-        return self._load("train/source.npy")
+        images: Images = self._load("train/source.npy")
+        return images
 
     def names(self, split: Split) -> list[str]:
         """Return the path of each image of a split, below the source."""
@@ -258,7 +261,7 @@ class OnnxModel(Artefact):
         ir_version: of the file format.
         classes: the names of the classes, in the order of the logits.
         preprocessing: what the model expects to have been done to a decoded image.
-        parity: against the model that it came from.
+        parity: against the model that it came from; None for a file that a user brought along.
         steps: what was done to the graph, in order, with the figures of each step.
         float_nodes: nodes that compute in float where the precision says that none should, with the reason.
         operators: how often each operator stands in the graph as the runtime optimises it.
@@ -276,7 +279,7 @@ class OnnxModel(Artefact):
     ir_version: int
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    parity: NumericParity
+    parity: NumericParity | None = None
     steps: tuple[dict[str, Any], ...] = ()
     float_nodes: tuple[str, ...] = ()
     operators: dict[str, int] = Field(default_factory=dict)

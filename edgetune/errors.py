@@ -7,12 +7,12 @@ Each class has an exit code; each instance says what is wrong, what was got, wha
     │   ├── RecipeError                  2   a recipe, with all of its faults
     │   ├── ProfileError                 2   a profile, with all of its faults
     │   ├── WeightsError                 2   pretrained weights that are not at hand or do not fit
+    │   ├── GraphError                   2   an ONNX graph or network that cannot be exported or quantized
     │   ├── TrainingDiverged             2   a loss that is not a number
     │   └── Busy                         2   another process works in the same run folder
     ├── TargetError                      3   the device, or an execution provider on it, is not available
     ├── ArtefactError                    4   a file of ours is corrupt, tampered with or of an unknown schema
     ├── DataError                        5   the images cannot be used, with all of their faults
-    ├── GraphError                       2   an ONNX graph or network that cannot be exported or quantized
     └── Interrupted                    130   a signal; running the same command again resumes
 
 Anything else that escapes is a bug: exit code 1 and a traceback.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,7 +11,7 @@ from pydantic import Field, model_validator
 
 from edgetune.device.environment import processor_facts
 from edgetune.errors import Fault, ProfileError, TargetError
-from edgetune.schema import Strict, read_toml, validate
+from edgetune.schema import SchemaVersion, Strict, read_toml, validate
 
 __all__ = ["Profile", "available_profiles", "load_profile", "mismatches", "require_match"]
 
@@ -25,7 +26,7 @@ class Processor(Strict):
     cores: int = Field(ge=1, le=1024)
     """Cores that inference may use."""
     features: tuple[str, ...] = ()
-    """Flags of /proc/cpuinfo that the quantization below relies on; a device that lacks one is refused."""
+    """Flags of /proc/cpuinfo that the quantization below relies on; a device that lacks one is refused. `a|b`: either."""
     absent: tuple[str, ...] = ()
     """Flags that this board is known not to have; a device that has one is another board."""
 
@@ -100,7 +101,7 @@ class Tolerances(Strict):
 class Profile(Strict):
     """One profile file."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: SchemaVersion = Field(alias="schema")
     """The version of this file's layout."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     """What `--target` calls it."""
@@ -136,7 +137,7 @@ class Detection(Strict):
 class HostRules(Strict):
     """The file `host.toml`: how this machine finds the profile whose facts it shares."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: SchemaVersion = Field(alias="schema")
     name: Literal["host"]
     title: str
     detect: tuple[Detection, ...] = Field(min_length=1)
@@ -170,7 +171,8 @@ def load_profile(target: str) -> Profile:
     if target not in known:
         near = difflib.get_close_matches(target, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else ""
-        fault = Fault(where="target", problem="unknown profile", got=repr(target), expected=f"one of {', '.join(known)}", hint=hint)
+        expected = f"one of {', '.join(known)}"
+        fault = Fault(where="target", problem="unknown profile", got=repr(target), expected=expected, hint=hint)
         raise ProfileError("the target is not known", faults=[fault], remedy="see `edgetune profiles`, or give a .toml file")
     path = profiles_folder() / f"{target}.toml"
     return validate(Profile, read_toml(path, ProfileError), f"profiles/{path.name}", ProfileError)
@@ -181,7 +183,7 @@ def _detect_host() -> Profile:
     rules = validate(HostRules, read_toml(path, ProfileError), "profiles/host.toml", ProfileError)
     facts = processor_facts()
     for rule in rules.detect:
-        if rule.architecture == facts["architecture"] and set(rule.features) <= set(facts["features"]):
+        if rule.architecture == facts["architecture"] and not _lacking(rule.features, facts["features"]):
             basis = load_profile(rule.use)
             cores = int(facts["cores"])
             return basis.model_copy(
@@ -196,7 +198,7 @@ def _detect_host() -> Profile:
                 }
             )
     raise TargetError(
-        f"no rule of profiles/host.toml describes this machine: got {facts['architecture']} with features {facts['features'][:8]}…",
+        f"no rule of profiles/host.toml describes this machine: {facts['architecture']}, {' '.join(facts['features'][:8])}…",
         remedy="name a profile with --target, or write one",
     )
 
@@ -212,10 +214,9 @@ def mismatches(profile: Profile, facts: dict[str, Any]) -> list[str]:
     if facts["architecture"] != profile.processor.architecture:
         found.append(f"architecture: got {facts['architecture']}, expected {profile.processor.architecture}")
         return found
-    features = set(facts["features"])
-    if lacking := [name for name in profile.processor.features if name not in features]:
-        found.append(f"processor lacks {', '.join(lacking)}")
-    if foreign := [name for name in profile.processor.absent if name in features]:
+    if lacking := _lacking(profile.processor.features, facts["features"]):
+        found.append(f"processor lacks {', '.join(name.replace('|', ' or ') for name in lacking)}")
+    if foreign := [name for name in profile.processor.absent if name in facts["features"]]:
         found.append(f"processor has {', '.join(foreign)}, which this board does not")
     providers = facts.get("providers")
     if providers is not None and profile.runtime.providers[0] not in providers:
@@ -224,6 +225,12 @@ def mismatches(profile: Profile, facts: dict[str, Any]) -> list[str]:
     if version and _version(version) < _version(profile.runtime.min_onnxruntime):
         found.append(f"ONNX Runtime: got {version}, expected {profile.runtime.min_onnxruntime} or newer")
     return found
+
+
+def _lacking(wanted: Iterable[str], features: Iterable[str]) -> list[str]:
+    """Return the wanted flags that are not there; of `a|b`, one is enough."""
+    there = set(features)
+    return [name for name in wanted if there.isdisjoint(name.split("|"))]
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from edgetune.errors import RecipeError
-from edgetune.schema import SCHEMA_VERSION, Strict, apply_settings, read_toml, to_toml, validate
+from edgetune.schema import SCHEMA_VERSION, SchemaVersion, Strict, apply_settings, put, read_toml, to_toml, validate
 
 __all__ = ["DataRecipe", "ExportRecipe", "ModelRecipe", "QuantizeRecipe", "Recipe", "TrainRecipe", "VerifyRecipe"]
 
 BUILT_IN_SOURCES = ("digits",)
+PATHS: dict[str, tuple[str, ...]] = {"data.source": BUILT_IN_SOURCES, "model.weights": ("auto", "none"), "target": ("host",)}
+"""Keys that hold a path, each with the words that are not paths."""
 Fraction = Field(ge=0.0, le=0.5)
 
 
@@ -26,8 +28,8 @@ class DataRecipe(Strict):
 
     source: str = Field(default="digits", min_length=1)
     """A folder with one folder per class (or with train/, val/ and test/ above them), or a built-in name: digits."""
-    image_size: int | Literal["auto"] = Field(default="auto", ge=16, le=1024)
-    """Height and width of the model's input in pixels; auto: 48 for digits, 224 for folders of large images, less for small ones."""
+    image_size: Annotated[int, Field(ge=16, le=1024)] | Literal["auto"] = "auto"
+    """Height and width of the model's input in pixels; auto: 48 for digits, 224 for large images, less for small ones."""
     resize: Literal["crop", "pad", "squash"] = "crop"
     """How a picture that is not square becomes square: cut its sides, pad it with white, or squash it."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -41,7 +43,7 @@ class DataRecipe(Strict):
     near_duplicate_bits: int = Field(default=4, ge=0, le=16)
     """Two images whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates and stay in one split."""
     leakage: Literal["refuse", "warn"] = "warn"
-    """What to do when the folder's own splits share an image or a near-duplicate: stop, or go on with a warning in the report."""
+    """What to do when the folder's own splits share an image or a near-duplicate: stop, or warn in the report."""
     corrupt: Literal["refuse", "skip"] = "refuse"
     """What to do with files that cannot be decoded: stop and name them all, or leave them out and name them in the report."""
     conflicts: Literal["refuse", "skip"] = "refuse"
@@ -80,15 +82,17 @@ class AugmentRecipe(Strict):
     """The largest relative change."""
     saturation: float = Field(default=0.2, ge=0.0, le=1.0)
     """The largest relative change."""
+    mixup: float = Field(default=0.0, ge=0.0, le=10.0)
+    """How strongly pairs of images are mixed (the alpha of MixUp); 0: not at all."""
 
 
 class TrainRecipe(Strict):
     """Fine-tuning: a linear probe on frozen features, then all layers, the lower ones more slowly."""
 
-    epochs: int | Literal["auto"] = Field(default="auto", ge=0, le=10_000)
+    epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
     """Epochs over all layers; auto: more for few images, see CONTRIBUTING. 0 keeps the linear probe."""
-    probe_epochs: int = Field(default=100, ge=0, le=10_000)
-    """Epochs of the head alone on cached features; cheap. 0 starts from a fresh head."""
+    probe_iterations: int = Field(default=60, ge=0, le=10_000)
+    """L-BFGS iterations of the head alone on cached features; cheap. 0 starts from a fresh head."""
     batch_size: int = Field(default=32, ge=2, le=65_536)
     """Images per step."""
     lr: float = Field(default=1e-3, gt=0.0, le=10.0)
@@ -105,7 +109,7 @@ class TrainRecipe(Strict):
     """The span, in epochs, over which weights are averaged exponentially; 0 keeps the raw weights."""
     patience: int = Field(default=10, ge=1, le=10_000)
     """Stop after so many epochs without a better validation loss."""
-    threads: int | Literal["auto"] = Field(default="auto", ge=1, le=256)
+    threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     """CPU threads; auto: one per physical core that this process may use. The same number gives the same bytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU if there is one."""
@@ -117,7 +121,7 @@ class TrainRecipe(Strict):
 class ExportRecipe(Strict):
     """From torch to ONNX."""
 
-    opset: int | Literal["auto"] = Field(default="auto", ge=13, le=23)
+    opset: Annotated[int, Field(ge=13, le=23)] | Literal["auto"] = "auto"
     """The version of the default operator set; auto: the newest that the profile's runtime and the quantizer handle."""
     parity_images: int = Field(default=64, ge=3, le=10_000)
     """How many real images torch and ONNX Runtime are compared on."""
@@ -129,7 +133,7 @@ class QuantizeRecipe(Strict):
     """From fp32 to int8."""
 
     precision: Literal["auto", "int8", "fp32"] = "auto"
-    """auto builds int8 as the profile says and ships fp32 only where int8 is measured not to be faster; fp32 does not quantize."""
+    """auto builds int8 as the profile says and ships fp32 only where int8 is measured not to be faster; fp32 skips int8."""
     calibration_images: int = Field(default=256, ge=1, le=1_000_000)
     """How many train images the ranges are taken from, the same number of each class as far as they go."""
     ranges: Literal["minmax", "pnorm"] = "pnorm"
@@ -143,7 +147,7 @@ class VerifyRecipe(Strict):
 
     device: Literal["auto", "local"] = "auto"
     """auto: measure here, as a stand-in if this machine is not the target; local: this machine must be the target."""
-    test_images: int | Literal["all"] = Field(default="all", ge=10)
+    test_images: Annotated[int, Field(ge=10)] | Literal["all"] = "all"
     """How many test images are measured."""
     top1_drop_points: float | None = Field(default=None, gt=0.0, le=100.0)
     """Tolerance: how much lower the top-1 of the shipped model may be than fp32's, in points."""
@@ -160,7 +164,7 @@ class VerifyRecipe(Strict):
 class Recipe(Strict):
     """The whole file."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema")
+    schema_: SchemaVersion = Field(default=1, alias="schema")
     """The version of this file's layout."""
     target: str = Field(default="host", min_length=1)
     """The board: a profile's name (see `edgetune profiles`) or the path of a profile file."""
@@ -194,12 +198,11 @@ class Recipe(Strict):
         content = read_toml(path, RecipeError) if path else {"schema": SCHEMA_VERSION}
         if path and "schema" not in content:
             raise RecipeError(f"{path} does not say its schema", remedy=f"add the line: schema = {SCHEMA_VERSION}")
-        if path and isinstance(content.get("data"), dict):
-            content["data"] = _relative_to(content["data"], path.parent)
+        if path:
+            content = _absolute(content, path.parent)
         for key, value in (overrides or {}).items():
-            table, _, name = key.rpartition(".")
-            (content.setdefault(table, {}) if table else content)[name] = value
-        content = apply_settings(content, settings)
+            put(content, key, value, f"the option for {key}")
+        content = _absolute(apply_settings(content, settings), Path())
         return validate(cls, content, str(path or "the command line"), RecipeError)
 
     def to_toml(self) -> str:
@@ -207,9 +210,17 @@ class Recipe(Strict):
         return to_toml(self.model_dump(mode="json", by_alias=True))
 
 
-def _relative_to(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the data table with a relative source taken from the recipe's own folder, not the caller's."""
-    source = data.get("source")
-    if not isinstance(source, str) or source in BUILT_IN_SOURCES or Path(source).expanduser().is_absolute():
-        return data
-    return {**data, "source": str((folder / source).resolve())}
+def _absolute(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the content with its relative paths taken from `folder`, so that the stored recipe can be replayed anywhere."""
+    for key, words in PATHS.items():
+        table_name, _, name = key.rpartition(".")
+        table = content.get(table_name, {}) if table_name else content
+        value = table.get(name) if isinstance(table, dict) else None
+        if not isinstance(value, str) or not value or value in words or (name == "target" and not value.endswith(".toml")):
+            continue
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError:  # `~name` of nobody: whoever reads the path will say that it is not there.
+            continue
+        table[name] = str(path if path.is_absolute() else (folder / path).resolve())
+    return content

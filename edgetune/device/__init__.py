@@ -4,3 +4,6 @@ This package imports nothing else of edgetune and uses relative imports only, so
 (``runner.pyz``) beside a bundle, where nothing of edgetune is installed. The host uses the same code wherever the host and
 the board must not differ: decoding, resizing, opening a session, checking digests.
 """
+
+RUNNER_VERSION = "0.1.0"
+"""The version of edgetune that this package belongs to; a test holds the two together."""

@@ -1,5 +1,7 @@
 """The exit codes of every edgetune program, on the host and on the board, and the runner's own error."""
 
+from __future__ import annotations
+
 from enum import IntEnum
 
 
@@ -18,13 +20,20 @@ class ExitCode(IntEnum):
 
 
 class RunnerError(Exception):
-    """A fault that the runner foresaw: one sentence for a person and the exit code for a program.
+    """A fault that the runner foresaw: a text for a person and the exit code for a program.
 
     Args:
         message: what is wrong, what was got, what was expected and what to do, in that order.
         code: the exit code that the process ends with.
+        faults: the single faults behind it, all of them, in a few words each.
     """
 
-    def __init__(self, message: str, code: ExitCode) -> None:
+    def __init__(self, message: str, code: ExitCode, faults: tuple[str, ...] = ()) -> None:
         super().__init__(message)
+        self.message = message
         self.code = code
+        self.faults = faults
+
+    def __str__(self) -> str:
+        """Return the message and all faults, on one line."""
+        return self.message + (": " + "; ".join(self.faults) if self.faults else "")

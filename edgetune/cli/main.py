@@ -1,0 +1,125 @@
+"""The shell around the commands: names, help, errors and exit codes. Imports nothing heavy, so that help is instant."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+import edgetune
+from edgetune.device.exitcodes import RunnerError
+from edgetune.errors import EdgetuneError, ExitCode
+
+__all__ = ["cli", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("edgetune.cli.build:command", "Build a verified bundle from a recipe: all stages in a line."),
+    "init": ("edgetune.cli.init:command", "Write a commented recipe for a folder of images and a target."),
+    "profiles": ("edgetune.cli.profiles:command", "List the boards that edgetune knows, or show one with its sources."),
+    "backbones": ("edgetune.cli.backbones:command", "List networks, and where their pretrained weights come from."),
+    "data": ("edgetune.cli.data:command", "Check a folder of images and decode it once."),
+    "train": ("edgetune.cli.train:command", "Fine-tune a backbone on the decoded images."),
+    "export": ("edgetune.cli.export:command", "Turn a checkpoint into ONNX, preprocessing included."),
+    "quantize": ("edgetune.cli.quantize:command", "Turn an fp32 ONNX classifier into int8 as the target wants it."),
+    "check": ("edgetune.cli.check:command", "Verify a bundle's digests, then measure and judge it again."),
+    "predict": ("edgetune.cli.predict:command", "Classify images with a bundle, exactly as the board does."),
+    "doctor": ("edgetune.cli.doctor:command", "Describe this machine: what it fits and what is missing."),
+}
+"""Every command: where it is, and its line in the help, so that the help imports none of them."""
+
+EPILOG = """Exit codes: 0 all kept; 1 a bug; 2 usage or configuration; 3 target not available; 4 corrupt artefact; 5 unusable
+data; 10 a verdict is BROKEN; 11 INCONCLUSIVE where --strict asks for certainty; 130 interrupted, resumable."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when that command is called, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if there is no such one."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or fail with the nearest name.
+
+        Raises:
+            click.UsageError: there is no such command.
+        """
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' short helps without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    # The help must not depend on the terminal: the README shows it, and a test compares the two.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "terminal_width": 100},
+)
+@click.version_option(edgetune.__version__, prog_name="edgetune")
+def cli() -> None:
+    """From a folder of labelled images to an ONNX file that can be trusted on a board."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what went wrong goes to stderr.
+
+    Args:
+        arguments: of the command line, without the program's name; None for this process's own.
+    """
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; run the same command again to resume")
+        return int(ExitCode.INTERRUPTED)
+    except click.ClickException as fault:
+        fault.show()
+        return int(ExitCode.USAGE)
+    except EdgetuneError as fault:
+        _say(str(fault))
+        return int(fault.exit_code)
+    except RunnerError as fault:
+        _say(str(fault))
+        return int(fault.code)
+    except Exception:
+        traceback.print_exc()
+        _say("this is a bug in edgetune: please report it with the lines above")
+        return int(ExitCode.UNFORESEEN)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    outcome: Any = cli.main(args=None if arguments is None else list(arguments), prog_name="edgetune", standalone_mode=False)
+    sys.stdout.flush()
+    return int(outcome) if isinstance(outcome, int) else int(ExitCode.OK)
+
+
+def _say(text: str) -> None:
+    click.echo(f"edgetune: {text}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

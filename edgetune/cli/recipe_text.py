@@ -1,0 +1,48 @@
+"""A recipe as a file for people: every key with its value, what it means above it, and what is not given commented out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from edgetune.recipe import Recipe
+from edgetune.schema import to_toml
+
+__all__ = ["commented_recipe"]
+
+WIDTH = 110
+
+
+def commented_recipe(recipe: Recipe, title: str = "") -> str:
+    """Return a recipe as commented TOML; read back, it is the same recipe.
+
+    Args:
+        recipe: the recipe.
+        title: lines for the top of the file.
+    """
+    lines = [*_comment(title), *(("",) if title else ()), *_table(recipe, ())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
+    inner: list[tuple[str, BaseModel]] = []
+    for name, field in type(table).model_fields.items():
+        key, value = field.alias or name, getattr(table, name)
+        if isinstance(value, BaseModel):
+            inner.append((key, value))
+            continue
+        yield from _comment(field.description or "")
+        yield f"# {key} = (not given)" if value is None else to_toml({key: value}).rstrip("\n")
+    for key, value in inner:
+        yield ""
+        yield ""
+        yield from _comment((type(value).__doc__ or "").partition("\n")[0])
+        yield f"[{'.'.join((*path, key))}]"
+        yield from _table(value, (*path, key))
+
+
+def _comment(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield from textwrap.wrap(line, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False) or ["#"]

@@ -1,0 +1,24 @@
+"""`edgetune train`: the straight line as far as the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgetune.cli.options import opened_run, recipe_options
+
+
+@click.command("train")
+@recipe_options
+def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: str | None) -> None:
+    """Fine-tune a backbone on the decoded images.
+
+    The same run folder then serves `edgetune export`, `quantize` and `build`, which go on from the checkpoint.
+    """
+    with opened_run(recipe, output, settings, options) as run:
+        checkpoint = run.checkpoint
+    click.echo(f"{checkpoint.backbone}: validation top-1 {checkpoint.val_top1_percent:.2f} %, best epoch {checkpoint.best_epoch}")
+    for warning in checkpoint.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"checkpoint {checkpoint.weights_path}")

@@ -1,0 +1,7 @@
+"""`python -m edgetune.device`: the runner without its zipapp."""
+
+import sys
+
+from .runner import main
+
+sys.exit(main())

@@ -1,0 +1,98 @@
+"""`check BUNDLE`: is this what was built, and does it answer here as it did where it was built?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .bundle import ShippedModel, read_bundle
+from .latency import LatencyPlan
+from .measure import measure
+from .request import ModelRequest, Request
+
+NAME = "shipped"
+QUICK = LatencyPlan(warmup=2, rounds=4, queries_per_round=8)
+MAX_PIXEL_DIFFERENCE = 8
+"""In levels of 255: JPEG decoders may round differently; more than this is another rule of decoding or resizing."""
+
+
+def check(bundle: Path | str, quick: bool, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
+    """Check a bundle on this machine: the digests of its files first, then golden images, latency and footprint.
+
+    Args:
+        bundle: the folder.
+        quick: few queries and no footprint.
+        say: told, in one line, what happens next.
+
+    Returns:
+        The measurement, laid out as in `measure` with one model named `shipped`; and what is broken, one sentence each: golden
+        logits that are not finite or further off than the profile tolerates, golden images that are decoded by another rule.
+
+    Raises:
+        RunnerError: as `read_bundle` and `measure`.
+    """
+    say("digests")
+    shipped = read_bundle(bundle)
+    request = Request(
+        models=(ModelRequest(NAME, shipped.path, shipped.sha256),),
+        session=shipped.session,
+        latency=QUICK if quick else LatencyPlan(),
+        footprint=not quick,
+        golden=shipped.golden,
+        golden_model=NAME,
+        preprocessing=shipped.preprocessing,
+    )
+    measurement = measure(request, None, say)
+    return measurement, _broken(measurement["golden"], _tolerance(shipped))
+
+
+def _tolerance(shipped: ShippedModel) -> float | None:
+    """Return how far the profile lets a golden logit be off; None where the manifest does not say."""
+    profile = shipped.manifest.get("profile")
+    tolerance = profile.get("tolerance") if isinstance(profile, dict) else None
+    limit = tolerance.get("logit_max_abs") if isinstance(tolerance, dict) else None
+    return float(limit) if isinstance(limit, (int, float)) else None
+
+
+def _broken(golden: dict[str, Any], tolerance: float | None) -> list[str]:
+    logits, decode = golden["logits"], golden["decode"]
+    if not logits["finite"]:
+        return ["golden logits: not all are numbers"]
+    broken = []
+    if tolerance is not None and logits["max_abs"] > tolerance:
+        broken.append(f"golden logits: off by up to {logits['max_abs']:.3g}, the profile tolerates {tolerance:.3g}")
+    # Within the tolerance, another top-1 is a tie that fell the other way.
+    if tolerance is None and logits["top1_changed"]:
+        broken.append(f"golden images: {logits['top1_changed']} of {golden['images']} have another top-1")
+    if decode["status"] == "different" and decode["max_pixel_difference"] > MAX_PIXEL_DIFFERENCE:
+        broken.append(f"golden images are decoded differently here: {decode['reason']}")
+    return broken
+
+
+def lines(measurement: dict[str, Any], broken: list[str]) -> list[str]:
+    """Return a checked bundle's measurement for a person to read."""
+    facts, model, golden = measurement["environment"], measurement["models"][NAME], measurement["golden"]
+    decode, logits, latency, footprint = golden["decode"], golden["logits"], model["latency"], model["footprint"]
+    result = [
+        "digests    all files are as built",
+        f"machine    {facts['name'] or facts['architecture']}, {facts['cores']} cores, onnxruntime {facts['onnxruntime']}",
+        f"provider   {model['providers'][0]}",
+        f"decoding   {decode['status']}" + (f": {decode['reason']}" if decode["reason"] else ""),
+        f"logits     {_logits_line(logits)} on {golden['images']} golden images",
+        f"latency    p50 {latency['p50_ms']:.3f} ms, p90 {latency['p90_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms "
+        f"({latency['queries']} queries at batch 1)",
+    ]
+    if footprint:
+        peak = footprint["peak_memory_bytes"]
+        memory = "unknown" if peak is None else f"{peak / 1e6:.1f} MB"
+        result.append(f"footprint  cold start {footprint['cold_start_ms']:.1f} ms, peak memory of the model {memory}")
+    return result + [f"BROKEN     {reason}" for reason in broken]
+
+
+def _logits_line(logits: dict[str, Any]) -> str:
+    if logits["bit_equal"]:
+        return "the same bits"
+    if not logits["finite"]:
+        return "not finite"
+    return f"within {logits['max_abs']:.3g}, {logits['top1_changed']} decisions changed"

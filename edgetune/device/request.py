@@ -1,0 +1,154 @@
+"""What the runner is asked to measure: a JSON file, read strictly, every fault of it at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .digest import SHA256, read_json
+from .exitcodes import ExitCode, RunnerError
+from .latency import LatencyPlan
+from .preprocess import Preprocessing
+from .session import options_faults
+
+SCHEMA = 1
+NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
+REQUIRED = ("schema", "models", "session")
+OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing")
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One model to measure: its name in the answer, its file and the digest that the file must have."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that is wanted.
+
+    Attributes:
+        models: what to measure, in the order of a round.
+        session: options for `open_session`, the same for all models.
+        images: an .npy file, uint8 `[N, H, W, 3]`, whose logits are wanted; None for none.
+        limit: how many of these images, from the first; None for all.
+        latency: how to time; None for not at all.
+        footprint: whether to measure cold start and peak memory.
+        golden: a folder of golden images to check; None for none.
+        golden_model: the name of the model that the golden logits are of: the last, unless the request says otherwise.
+        preprocessing: of the golden images; None where it is not known.
+    """
+
+    models: tuple[ModelRequest, ...]
+    session: dict[str, Any]
+    images: Path | None = None
+    limit: int | None = None
+    latency: LatencyPlan | None = None
+    footprint: bool = False
+    golden: Path | None = None
+    golden_model: str = ""
+    preprocessing: Preprocessing | None = None
+
+
+def read_request(path: Path | str) -> Request:
+    """Return the request in a JSON file.
+
+    Raises:
+        RunnerError: USAGE: the file does not hold a request, with every fault. ARTEFACT: it is not JSON.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        got = content.get("schema") if isinstance(content, dict) else None
+        raise RunnerError(f"{path}: got schema {got!r}, expected {SCHEMA}", ExitCode.USAGE)
+    faults = [f"{key}: is not known" for key in content if key not in REQUIRED + OPTIONAL]
+    faults += [f"{key}: is missing" for key in REQUIRED if key not in content]
+    models = _models(content.get("models"), faults)
+    faults += options_faults(content.get("session", {}))
+    images, limit = _eval(content.get("eval"), faults)
+    plan = _latency(content.get("latency"), faults)
+    golden = content.get("golden")
+    _expect(golden is None or isinstance(golden, str), "golden: expected the path of a folder, or null", faults)
+    _expect(type(content.get("footprint", False)) is bool, "footprint: expected true or false", faults)
+    name = content.get("golden_model", models[-1].name if models else "")
+    _expect(name in [model.name for model in models], f"golden_model: got {name!r}, expected the name of a model", faults)
+    if plan and images is None and golden is None:
+        faults.append("latency: needs images; give eval or golden")
+    preprocessing = _preprocessing(content.get("preprocessing"), faults)
+    if faults:
+        raise RunnerError(f"{path} is not a request that can be honoured", ExitCode.USAGE, tuple(faults))
+    return Request(
+        models=models,
+        session=content["session"],
+        images=images,
+        limit=limit,
+        latency=plan,
+        footprint=content.get("footprint", False),
+        golden=Path(golden) if golden else None,
+        golden_model=name,
+        preprocessing=preprocessing,
+    )
+
+
+def _expect(holds: bool, fault: str, faults: list[str]) -> None:
+    if not holds:
+        faults.append(fault)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _models(entries: Any, faults: list[str]) -> tuple[ModelRequest, ...]:
+    if not isinstance(entries, list) or not entries:
+        faults.append("models: expected a list of models, not empty")
+        return ()
+    models: list[ModelRequest] = []
+    for number, entry in enumerate(entries):
+        entry = entry if isinstance(entry, dict) else {}
+        texts = [entry.get(key) for key in ("name", "path", "sha256")]
+        if sorted(entry) != ["name", "path", "sha256"] or not all(isinstance(text, str) for text in texts):
+            faults.append(f"models.{number}: expected name, path and sha256, and nothing else")
+            continue
+        name, path, sha256 = (str(text) for text in texts)
+        _expect(NAME.fullmatch(name) is not None, f"models.{number}.name: got {name!r}, expected {NAME.pattern}", faults)
+        _expect(SHA256.fullmatch(sha256) is not None, f"models.{number}.sha256: expected 64 hexadecimal digits", faults)
+        _expect(name not in [model.name for model in models], f"models.{number}.name: {name!r} stands there twice", faults)
+        models.append(ModelRequest(name, Path(path), sha256))
+    return tuple(models)
+
+
+def _eval(entry: Any, faults: list[str]) -> tuple[Path | None, int | None]:
+    if entry is None:
+        return None, None
+    images, limit = (entry.get("images"), entry.get("limit")) if isinstance(entry, Mapping) else (None, None)
+    if not isinstance(images, str) or not set(entry) <= {"images", "limit"}:
+        faults.append("eval: expected images (the path of an .npy file) and limit, and nothing else, or null")
+        return None, None
+    _expect(limit is None or _whole(limit, 1), f"eval.limit: got {limit!r}, expected a number of images or null", faults)
+    return Path(images), limit
+
+
+def _latency(entry: Any, faults: list[str]) -> LatencyPlan | None:
+    if entry is None:
+        return None
+    least = {"warmup": 0, "rounds": 1, "queries_per_round": 1}
+    if not isinstance(entry, Mapping) or set(entry) != set(least):
+        faults.append(f"latency: expected {', '.join(least)} and nothing else, or null")
+        return None
+    wrong = [key for key, bound in least.items() if not _whole(entry[key], bound)]
+    faults += [f"latency.{key}: got {entry[key]!r}, expected a whole number from {least[key]} on" for key in wrong]
+    return None if wrong else LatencyPlan(**entry)
+
+
+def _preprocessing(entry: Any, faults: list[str]) -> Preprocessing | None:
+    try:
+        return None if entry is None else Preprocessing.from_dict(entry)
+    except ValueError as fault:
+        faults.append(f"preprocessing: {fault}")
+        return None

@@ -1,0 +1,157 @@
+"""The command line of the runner: `runner.pyz COMMAND …`. Results go to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import RUNNER_VERSION
+from .exitcodes import ExitCode, RunnerError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the process's exit code.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A label or a path that the terminal's encoding cannot say must not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    asked = _parser().parse_args(arguments)
+    try:
+        code = int(asked.command(asked))
+        sys.stdout.flush()
+        return code
+    except RunnerError as fault:
+        _say(str(fault))
+        return int(fault.code)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of stdout left; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return int(ExitCode.OK)
+    except Exception:
+        traceback.print_exc()
+        return int(ExitCode.UNFORESEEN)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runner", description="Verify, run and measure an edgetune bundle on this machine.")
+    parser.add_argument("--version", action="version", version=f"edgetune runner {RUNNER_VERSION}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str, aliases: Sequence[str] = ()) -> Any:
+        sub = commands.add_parser(name, help=text, description=text, aliases=aliases)
+        sub.set_defaults(command=command)
+        return sub
+
+    verify = add("verify", _verify, "Check that a bundle holds exactly the files that were built.")
+    verify.add_argument("bundle", metavar="BUNDLE", type=Path)
+
+    add("info", _info, "Print what this machine is and how it is doing, as JSON.", aliases=["environment"])
+
+    predict = add("predict", _predict, "Say what is in images.")
+    predict.add_argument("bundle", metavar="BUNDLE", type=Path)
+    predict.add_argument("images", metavar="IMAGE", type=Path, nargs="+")
+    predict.add_argument("--top", metavar="K", type=_positive, default=5, help="classes to name for each image (default: 5)")
+    predict.add_argument("--json", action="store_true", help="print JSON instead of lines")
+
+    check = add("check", _check, "Verify a bundle, then run its golden images and measure it.")
+    check.add_argument("bundle", metavar="BUNDLE", type=Path)
+    check.add_argument("--json", action="store_true", help="print the measurement as JSON")
+    check.add_argument("--quick", action="store_true", help="few queries, no footprint")
+
+    measure = add("measure", _measure, "Measure models as a request file says.")
+    measure.add_argument("request", metavar="REQUEST", type=Path)
+    measure.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for the results")
+
+    footprint = add("_footprint", _footprint, "Measure one model in this process (started by measure).")
+    footprint.add_argument("model", type=Path)
+    footprint.add_argument("session")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 1 on")
+    return int(text)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _print_json(value: Any) -> None:
+    from .atomic import json_text
+
+    sys.stdout.write(json_text(value))
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    from .digest import check_bundle
+
+    manifest = check_bundle(asked.bundle)
+    sys.stdout.write(f"{asked.bundle}: all {len(manifest['files'])} files are as built\n")
+    return ExitCode.OK
+
+
+def _info(asked: argparse.Namespace) -> int:
+    from .environment import environment
+
+    _print_json({"runner": RUNNER_VERSION, **environment()})
+    return ExitCode.OK
+
+
+def _predict(asked: argparse.Namespace) -> int:
+    from .predict import predict
+
+    rows = predict(asked.bundle, asked.images, asked.top)
+    if asked.json:
+        _print_json(rows)
+        return ExitCode.OK
+    for row in rows:
+        best = ", ".join(f"{entry['label']} {entry['probability'] * 100:.1f} %" for entry in row["top"])
+        sys.stdout.write(f"{row['image']}: {best}\n")
+    return ExitCode.OK
+
+
+def _check(asked: argparse.Namespace) -> int:
+    from .check import check, lines
+
+    measurement, broken = check(asked.bundle, asked.quick, _say)
+    if asked.json:
+        _print_json(measurement)
+        for reason in broken:
+            _say(reason)
+    else:
+        sys.stdout.write("".join(line + "\n" for line in lines(measurement, broken)))
+    return ExitCode.BROKEN if broken else ExitCode.OK
+
+
+def _measure(asked: argparse.Namespace) -> int:
+    from .measure import MEASUREMENT, measure
+    from .request import read_request
+
+    request = read_request(asked.request)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    measure(request, asked.out, _say)
+    sys.stdout.write(f"{asked.out / MEASUREMENT}\n")
+    return ExitCode.OK
+
+
+def _footprint(asked: argparse.Namespace) -> int:
+    from .digest import parse_json
+    from .footprint import footprint_here
+
+    _print_json(footprint_here(asked.model, parse_json(asked.session.encode("utf-8"), "session")))
+    return ExitCode.OK

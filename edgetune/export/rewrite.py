@@ -1,0 +1,115 @@
+"""Exact rewrites of an exported graph: what runtimes fuse, under names that do not change from run to run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["pool_means", "rename", "shape_operators", "strip"]
+
+SHAPE_OPERATORS = ("Shape", "Gather", "Range", "ConstantOfShape", "NonZero")
+
+
+def pool_means(graph: onnx.GraphProto) -> int:
+    """Replace each mean over height and width that keeps them by GlobalAveragePool, which has an integer kernel.
+
+    Returns:
+        The number of nodes replaced.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    count = 0
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        keeps = all(attribute.i == 1 for attribute in node.attribute if attribute.name == "keepdims")
+        axes = sorted(int(axis) for axis in numpy_helper.to_array(constants[node.input[1]]))
+        if keeps and axes in ([2, 3], [-2, -1]):
+            del node.input[1:]
+            del node.attribute[:]
+            node.op_type = "GlobalAveragePool"
+            count += 1
+    _drop_unused(graph)
+    return count
+
+
+def flatten_reshapes(graph: onnx.GraphProto) -> int:
+    """Replace each Reshape of a pooled `[N, C, 1, 1]` to `[-1, C]` by Flatten, which needs no shape.
+
+    Returns:
+        The number of nodes replaced.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    pooled = {name for node in graph.node if node.op_type == "GlobalAveragePool" for name in node.output}
+    count = 0
+    for node in graph.node:
+        # Elementwise operators and 1x1 convolutions after the pooling keep height and width at 1.
+        if node.op_type in ("Conv", "HardSwish", "Relu", "Clip", "Sigmoid", "Mul") and set(node.input) & pooled:
+            pooled.update(node.output if node.op_type != "Mul" or set(node.input) <= pooled else ())
+        if node.op_type != "Reshape" or node.input[0] not in pooled or node.input[1] not in constants:
+            continue
+        if list(numpy_helper.to_array(constants[node.input[1]]))[0] == -1 and constants[node.input[1]].dims[0] == 2:
+            del node.input[1:]
+            del node.attribute[:]
+            node.op_type = "Flatten"
+            node.attribute.append(helper.make_attribute("axis", 1))
+            count += 1
+    _drop_unused(graph)
+    return count
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove what differs between two runs or tells of the machine: source lines, stack traces, producer versions."""
+    model.producer_name, model.producer_version, model.doc_string = "edgetune", "", ""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    model.graph.name = "edgetune"
+    model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+
+
+def rename(graph: onnx.GraphProto) -> None:
+    """Name each layer after its weight in the checkpoint, every other node by its operator and place, in order."""
+    kept = {value.name for value in [*graph.input, *graph.output]}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    seen: Counter[str] = Counter()
+    new: dict[str, str] = {}
+    for node in graph.node:
+        weights = [name for name in node.input[1:] if name in constants and name.endswith(".weight")]
+        base = weights[0].removesuffix(".weight").removeprefix("network.") if weights else node.op_type.lower()
+        seen[base] += 1
+        node.name = base if weights and seen[base] == 1 else f"{base}_{seen[base]}"
+        for index, output in enumerate(node.output):
+            if output and output not in kept:
+                new[output] = f"{node.name}.out" if index == 0 else f"{node.name}.out{index}"
+        for index, name in enumerate(node.input):
+            if name in constants and name not in new:
+                new[name] = name.removeprefix("network.") if "." in name else f"{node.name}.in{index}"
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for tensor in graph.initializer:
+        tensor.name = new.get(tensor.name, tensor.name)
+
+
+def shape_operators(graph: onnx.GraphProto) -> list[str]:
+    """Return the nodes that compute shapes at run time: none, in a network that was exported well."""
+    return [f"{node.name} ({node.op_type})" for node in graph.node if node.op_type in SHAPE_OPERATORS]

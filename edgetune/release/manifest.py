@@ -1,0 +1,119 @@
+"""The manifest: what a bundle says about itself. Nothing in it depends on when, where or by whom it was built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edgetune.artefacts import Dataset, Measurement, OnnxModel, Report, digest_of, sha256_file
+from edgetune.profile import Profile
+
+__all__ = ["SCHEMA", "build_manifest", "product_name"]
+
+SCHEMA = 1
+LONGEST_NAME = 64
+ACCURACY = ("images", "top1_percent", "top5_percent", "precision_macro", "recall_macro", "f1_macro", "ece")
+
+
+def product_name(text: str) -> str:
+    """Return a name for a folder on any device: the last part of a text, with `-` for all but letters, digits, `.`, `_`."""
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", text.rstrip("/").rpartition("/")[2])
+    return plain.strip("-.")[:LONGEST_NAME] or "model"
+
+
+def build_manifest(
+    *,
+    product: str,
+    files: Mapping[str, Mapping[str, Any]],
+    model: OnnxModel,
+    reference: OnnxModel | None,
+    dataset: Dataset,
+    report: Report,
+    measurement: Measurement,
+    profile: Profile,
+    session: Mapping[str, Any],
+    golden: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of `manifest.json`; see `edgetune.release.bundle.make_bundle` for the arguments.
+
+    Raises:
+        ValueError: the provenance holds an absolute path, which would differ between machines and tell on the builder's.
+    """
+    if found := list(_absolute_paths(provenance, "provenance")):
+        raise ValueError(f"absolute paths do not belong into a manifest: {', '.join(found)}")
+    return {
+        "schema": SCHEMA,
+        "product": product,
+        "files": {name: dict(facts) for name, facts in files.items()},
+        "classes": list(model.classes),
+        "preprocessing": model.preprocessing.to_dict(),
+        "profile": {
+            "name": profile.name,
+            "title": profile.title,
+            "digest": digest_of(profile.model_dump(mode="json", by_alias=True)),
+            "architecture": profile.processor.architecture,
+            "features": list(profile.processor.features),
+            "min_onnxruntime": profile.runtime.min_onnxruntime,
+            "model": profile.model.model_dump(mode="json"),
+            "tolerance": profile.tolerance.model_dump(mode="json"),
+        },
+        "session": dict(session),
+        "model": _model(model),
+        "reference": None if reference is None else _summary(reference),
+        "figures": _figures(report, measurement),
+        "eval_pack": _eval_pack(dataset),
+        "golden": dict(golden),
+        "provenance": dict(provenance),
+    }
+
+
+def _summary(model: OnnxModel) -> dict[str, Any]:
+    return {"precision": model.precision, "sha256": model.sha256, "size_bytes": model.size_bytes}
+
+
+def _model(model: OnnxModel) -> dict[str, Any]:
+    size = model.preprocessing
+    return {
+        **_summary(model),
+        "file": "model.onnx",
+        "opset": model.opset,
+        "ir_version": model.ir_version,
+        "input": {
+            "name": "image",
+            "type": "uint8",
+            "layout": "NHWC",
+            "colour": "RGB",
+            "shape": ["N", size.height, size.width, 3],
+        },
+        "output": {"name": "logits", "type": "float32", "shape": ["N", len(model.classes)]},
+    }
+
+
+def _figures(report: Report, measurement: Measurement) -> dict[str, Any]:
+    return {
+        "measured_on": measurement.where,
+        "is_target": measurement.is_target,
+        "stand_in_reason": measurement.stand_in_reason,
+        "overall": report.overall,
+        "accuracy": {name: figures.model_dump(mode="json", include=set(ACCURACY)) for name, figures in report.figures.items()},
+        "latency": {name: dict(costs) for name, costs in report.latency.items()},
+    }
+
+
+def _eval_pack(dataset: Dataset) -> dict[str, Any]:
+    """Return the digests of the test images and labels, by which a later check knows that it compares like with like."""
+    return {
+        "images": dataset.counts["test"],
+        "images_sha256": sha256_file(dataset.folder / "test" / "images.npy"),
+        "labels_sha256": sha256_file(dataset.folder / "test" / "labels.npy"),
+    }
+
+
+def _absolute_paths(value: Any, where: str) -> list[str]:
+    if isinstance(value, Mapping):
+        return [found for key, inner in value.items() for found in _absolute_paths(inner, f"{where}.{key}")]
+    if isinstance(value, list | tuple):
+        return [found for position, inner in enumerate(value) for found in _absolute_paths(inner, f"{where}[{position}]")]
+    return [f"{where} = {value}"] if isinstance(value, str) and value.startswith(("/", "~")) else []

@@ -1,0 +1,17 @@
+"""From verdicts to the number that a continuous-integration job tests."""
+
+from __future__ import annotations
+
+from edgetune.artefacts import Report
+from edgetune.errors import ExitCode
+
+__all__ = ["exit_code"]
+
+
+def exit_code(report: Report, strict: bool = False) -> ExitCode:
+    """Return 10 if a verdict is BROKEN, 11 if none is but one is INCONCLUSIVE and `strict` asks for certainty, else 0."""
+    if report.overall == "BROKEN":
+        return ExitCode.BROKEN
+    if report.overall == "INCONCLUSIVE" and strict:
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.OK

@@ -1,0 +1,135 @@
+"""`report.md`: the whole judgement on one page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgetune.artefacts import Figures, Report
+from edgetune.report.words import bullets, cell, megabytes, milliseconds, number, table
+
+__all__ = ["to_markdown"]
+
+LARGEST_MATRIX = 20
+CONFUSED_PAIRS = 10
+ORDER = {"data": "Data", "train": "Training", "export": "Export", "quantize": "Quantization"}
+LATER = {"provenance": "Provenance", "run": "How to run it again"}
+
+
+def to_markdown(report: Report) -> str:
+    """Return the report as GitHub-flavoured Markdown."""
+    lines = [
+        f"# {cell(report.title)}",
+        "",
+        f"**{report.overall}** · ships {report.shipped}: {cell(report.shipped_reason)}.",
+        "",
+        f"Measured on {cell(report.where)}.",
+        *_warnings(report),
+        *_section("Verdicts", verdict_table(report)),
+        *_section("Accuracy on the test set", accuracy_table(report)),
+        *_classes(report),
+        *_section("Latency at batch 1 and footprint", latency_table(report)),
+        *_stages(report, ORDER),
+        *_section("Environment", list(bullets(report.environment))),
+        *_others(report),
+        *_stages(report, {"provenance": LATER["provenance"]}),
+        *_again(report),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return ["", f"## {title}", "", *lines] if lines else []
+
+
+def _warnings(report: Report) -> list[str]:
+    return _section("Warnings", [f"- {cell(text)}" for text in report.warnings])
+
+
+def verdict_table(report: Report) -> list[str]:
+    """Return the lines of the table of verdicts."""
+    header = ("verdict", "kind", "check", "figure", "limit", "reason")
+    return table(header, [(r.verdict, r.kind, r.name, r.figure, r.limit, r.reason) for r in report.verdicts])
+
+
+def accuracy_table(report: Report) -> list[str]:
+    """Return the lines of the table of figures, one column per precision."""
+    if not report.figures:
+        return ["No model gave logits that are numbers."]
+    rows = {
+        "images": [str(f.images) for f in report.figures.values()],
+        "top-1 %": [number(f.top1_percent) for f in report.figures.values()],
+        "top-5 %": [number(f.top5_percent) for f in report.figures.values()],
+        "precision, macro": [number(f.precision_macro, 4) for f in report.figures.values()],
+        "recall, macro": [number(f.recall_macro, 4) for f in report.figures.values()],
+        "F1, macro": [number(f.f1_macro, 4) for f in report.figures.values()],
+        "ECE, 15 bins": [number(f.ece, 4) for f in report.figures.values()],
+    }
+    return table(("", *report.figures), [(name, *values) for name, values in rows.items()], numeric=len(report.figures))
+
+
+def latency_table(report: Report) -> list[str]:
+    """Return the lines of the table of times and sizes, one column per precision."""
+    rows = [
+        ("p50", *(milliseconds(model.get("p50_ms")) for model in report.latency.values())),
+        ("p90", *(milliseconds(model.get("p90_ms")) for model in report.latency.values())),
+        ("p99", *(milliseconds(model.get("p99_ms")) for model in report.latency.values())),
+        ("spread between rounds, %", *(number(model.get("spread_percent"), 1) for model in report.latency.values())),
+        ("cold start", *(milliseconds(model.get("cold_start_ms")) for model in report.latency.values())),
+        ("first inference", *(milliseconds(model.get("first_inference_ms")) for model in report.latency.values())),
+        ("peak memory", *(megabytes(model.get("peak_memory_bytes")) for model in report.latency.values())),
+    ]
+    return table(("", *report.latency), rows, numeric=len(report.latency))
+
+
+def _classes(report: Report) -> Iterator[str]:
+    """Yield the figures per class and the confusions of the shipped model."""
+    figures = report.figures.get(report.shipped)
+    if figures is None:
+        return
+    names = report.sections["data"]["class_names"]
+    rows = []
+    for name in names:
+        one = figures.per_class[name]
+        rows.append((name, *(number(one[key], 3) for key in ("precision", "recall", "f1")), int(one["images"])))
+    header = ("class", "precision", "recall", "F1", "images")
+    yield from _section(f"Classes ({report.shipped})", table(header, rows, numeric=4))
+    if len(rows) <= LARGEST_MATRIX:
+        yield from _section(f"Confusion matrix ({report.shipped})", _matrix(figures, names))
+    else:
+        yield from _section(f"The most confused classes ({report.shipped})", _pairs(figures, names))
+
+
+def _matrix(figures: Figures, names: list[str]) -> list[str]:
+    rows = [(name, *counts) for name, counts in zip(names, figures.confusion, strict=True)]
+    header = ("label ↓ decision →", *(cell(name) for name in names))
+    return table(header, rows, numeric=len(names))
+
+
+def _pairs(figures: Figures, names: list[str]) -> list[str]:
+    pairs = [
+        (count, names[label], names[decision])
+        for label, counts in enumerate(figures.confusion)
+        for decision, count in enumerate(counts)
+        if count and label != decision
+    ]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    if not pairs:
+        return ["None: every decision is right."]
+    return table(("label", "decision", "images"), [(a, b, n) for n, a, b in pairs[:CONFUSED_PAIRS]], numeric=1)
+
+
+def _stages(report: Report, titles: dict[str, str]) -> Iterator[str]:
+    for name, title in titles.items():
+        yield from _section(title, list(bullets(report.sections.get(name, {}))))
+
+
+def _others(report: Report) -> Iterator[str]:
+    known = {*ORDER, *LATER}
+    yield from _stages(report, {name: cell(name.capitalize()) for name in report.sections if name not in known})
+
+
+def _again(report: Report) -> list[str]:
+    run = dict(report.sections.get("run", {}))
+    command = run.pop("command", None)
+    lines = ["```sh", str(command), "```"] if command else []
+    return _section(LATER["run"], [*lines, *([""] if lines and run else []), *bullets(run)])

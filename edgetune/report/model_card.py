@@ -1,0 +1,104 @@
+"""The bundle's README.md: what the model is, what it needs, what it achieves, how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgetune.artefacts import OnnxModel, Preprocessing, Report
+from edgetune.report.markdown import accuracy_table, latency_table
+from edgetune.report.words import bullets, cell, megabytes
+
+__all__ = ["SNIPPET", "model_card", "preprocessing_in_words"]
+
+MANY_CLASSES = 100
+
+SNIPPET = """\
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+labels = json.loads(Path("labels.json").read_text(encoding="utf-8"))
+session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+images = np.load("golden/tensors.npy")  # uint8 [N, H, W, 3], RGB: replace with your own
+for logits in session.run(["logits"], {"image": images})[0]:
+    print(labels[int(logits.argmax())], logits.max())
+"""
+"""Runs beside the bundle's files with numpy and onnxruntime alone; a test runs it."""
+
+RESIZE = {
+    "crop": "the largest centred box of that shape is cut out ({percent:g} % of its sides) and resized",
+    "pad": "the whole image is resized to fit and padded with white",
+    "squash": "the whole image is resized, whatever its shape",
+}
+
+
+def preprocessing_in_words(preprocessing: Preprocessing) -> str:
+    """Return what is done to an encoded image before the model sees it, for a person who must do the same."""
+    how = RESIZE[preprocessing.resize].format(percent=100 * preprocessing.crop_fraction)
+    size = f"{preprocessing.width} x {preprocessing.height} pixels (width x height)"
+    return (
+        f"Turn the image upright by its EXIF orientation and convert it to 8-bit RGB (transparency on white); then {how} to "
+        f"{size}, {preprocessing.interpolation} with antialiasing as Pillow defines it. Nothing else: scaling, mean and "
+        "standard deviation are inside the model."
+    )
+
+
+def model_card(report: Report, model: OnnxModel, *, provenance: Mapping[str, Any]) -> str:
+    """Return the model card of a bundle as Markdown.
+
+    Args:
+        report: the judgement.
+        model: the shipped file.
+        provenance: what it was built from, as the manifest carries it.
+    """
+    size = model.preprocessing
+    sections = {
+        "": [
+            f"An image classifier for {len(model.classes)} classes, {model.precision}, {megabytes(model.size_bytes)}, "
+            f"built and checked by edgetune. Overall verdict: **{report.overall}**. "
+            f"Why {model.precision}: {cell(report.shipped_reason)}.",
+        ],
+        "Warnings": [f"- {cell(text)}" for text in report.warnings],
+        "Run it": [
+            "With Python, numpy, onnxruntime and Pillow:",
+            "",
+            "```sh",
+            "python runner.pyz predict . image.jpg",
+            "```",
+            "",
+            "Or in a program of your own, with numpy and onnxruntime:",
+            "",
+            "```python",
+            *SNIPPET.splitlines(),
+            "```",
+        ],
+        "Contract": [
+            f"- input `image`: uint8 `[N, {size.height}, {size.width}, 3]`, RGB, 0 to 255",
+            f"- output `logits`: float32 `[N, {len(model.classes)}]`, ordered as `labels.json`; the largest is the decision",
+            f"- ONNX opset {model.opset}, IR version {model.ir_version}",
+            "- session options, digests of all files and figures: `manifest.json`",
+        ],
+        "Preprocessing": [
+            preprocessing_in_words(size),
+            "",
+            "`golden/` holds encoded images, the tensors they must become, and the logits that must follow.",
+        ],
+        "Labels": [_labels(model)],
+        "Accuracy on the test set": accuracy_table(report),
+        "Latency at batch 1 and footprint": [*latency_table(report), "", f"Measured on {cell(report.where)}."],
+        "Provenance": list(bullets(provenance)),
+    }
+    lines = [f"# {cell(report.title)}"]
+    for title, content in sections.items():
+        if content:
+            lines += [*(["", f"## {title}"] if title else []), "", *content]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(model: OnnxModel) -> str:
+    if len(model.classes) > MANY_CLASSES:
+        return f"{len(model.classes)} classes; see `labels.json`."
+    return ", ".join(f"{index} {cell(name)}" for index, name in enumerate(model.classes))

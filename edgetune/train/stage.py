@@ -1,0 +1,203 @@
+"""The stage: images and a recipe in, a checkpoint out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetune.artefacts import Checkpoint, Dataset, write_atomic
+from edgetune.device.environment import processor_facts
+from edgetune.errors import TargetError, WeightsError
+from edgetune.train import weights as pretrained
+from edgetune.train.augment import without_mirroring
+from edgetune.train.finetune import FineTuning, auto_epochs
+from edgetune.train.network import create_network, normalisation, require_known
+from edgetune.train.probe import extract_features, fit_probe
+from edgetune.train.state import StateStore
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgetune.progress import Progress
+    from edgetune.recipe import ModelRecipe, TrainRecipe
+
+__all__ = ["load_network", "resolved_threads", "train"]
+
+MODEL_FILE = "model.safetensors"
+
+
+def resolved_threads(recipe: TrainRecipe) -> int:
+    """Return the number of CPU threads: it decides how sums are split, and so the last bits of the weights."""
+    return int(processor_facts()["cores"]) if recipe.threads == "auto" else recipe.threads
+
+
+def train(
+    dataset: Dataset,
+    model: ModelRecipe,
+    recipe: TrainRecipe,
+    *,
+    seed: int,
+    key: str,
+    folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint:
+    """Fine-tune a pretrained backbone on labelled images.
+
+    Args:
+        dataset: the decoded images.
+        model: the backbone and its weights.
+        recipe: how to train.
+        seed: where all randomness comes from.
+        key: what the result depends on; a state saved under another key is not taken up.
+        folder: where the checkpoint and, until it is complete, the state of the run are written.
+        progress: told of each step and epoch.
+        stop: asked after each step; true saves the state and raises `Interrupted`.
+
+    Raises:
+        WeightsError: the backbone or its weights are not known, not at hand, or do not fit.
+        TargetError: a GPU is asked for and there is none.
+        TrainingDiverged: the loss or the weights stopped being numbers.
+        Interrupted: `stop` said so; the same call resumes.
+    """
+    import torch
+
+    device = _device(recipe)
+    _make_deterministic(resolved_threads(recipe), seed)
+    require_known(model.backbone)
+    weights = pretrained.resolve(model)
+    progress.line(f"{model.backbone}, weights from {weights.reference}, on {device.type} with {torch.get_num_threads()} threads")
+    recipe = _decided(recipe, dataset)
+    options = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
+    network = create_network(model.backbone, len(dataset.classes), options).to(device)
+    pretrained.load_into(network, weights)
+    normalise = normalisation(model.backbone)
+    run = FineTuning(network, normalise, dataset, recipe, seed=seed, device=device)
+    store = StateStore(folder, key)
+    state = store.load(progress)
+    if state:
+        run.restore(*state)
+        progress.line(f"resumed after epoch {run.epoch}, step {run.step}")
+    else:
+        if weights.path is not None:
+            _probe(run, recipe, progress)
+        start = run.begin()
+        progress.line(f"linear probe: validation loss {start.val_loss:.3f}, validation top-1 {start.val_top1_percent:.2f} %")
+    run.run(store, progress, stop)
+    checkpoint = _write(run, model, options, weights, folder)
+    store.clear()
+    return checkpoint
+
+
+def _device(recipe: TrainRecipe) -> torch.device:
+    import torch
+
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise TargetError("train.device = cuda, but torch finds no GPU here", remedy="use train.device = auto or cpu")
+    use_gpu = recipe.device == "cuda" or (recipe.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def _make_deterministic(threads: int, seed: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.manual_seed(seed)
+
+
+def _decided(recipe: TrainRecipe, dataset: Dataset) -> TrainRecipe:
+    """Return the recipe with every auto decided."""
+    images = dataset.counts["train"]
+    epochs = auto_epochs(images) if recipe.epochs == "auto" else recipe.epochs
+    # Batch norm learns nothing from a batch of one, and a batch larger than the set would never be full.
+    batch_size = min(recipe.batch_size, max(2, images))
+    augment = without_mirroring(recipe.augment, dataset.source)
+    return recipe.model_copy(update={"epochs": epochs, "batch_size": batch_size, "augment": augment})
+
+
+def _probe(run: FineTuning, recipe: TrainRecipe, progress: Progress) -> None:
+    """Fit the head to the frozen backbone's features of the images as the device will see them."""
+    import torch
+
+    if recipe.probe_iterations == 0:
+        return
+    parts = {}
+    for split in ("train", "val"):
+        features = extract_features(
+            run.network,
+            run.normalise,
+            run.dataset.images(split),
+            device=run.device,
+            progress=progress,
+            label=f"features of the {split} images",
+        )
+        parts[split] = features, torch.from_numpy(run.dataset.labels(split).copy())
+    fit_probe(
+        run.network,
+        parts["train"],
+        parts["val"],
+        iterations=recipe.probe_iterations,
+        label_smoothing=recipe.label_smoothing,
+    )
+    run.average.load_state_dict(run.network.state_dict())
+    run.best = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+
+
+def _write(
+    run: FineTuning, model: ModelRecipe, options: dict[str, Any], weights: pretrained.Weights, folder: Path
+) -> Checkpoint:
+    import torch
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.best_network().state_dict().items()}
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise WeightsError(f"the trained weights are not finite: {', '.join(broken[:5])}", remedy="lower train.lr")
+    write_atomic(folder / MODEL_FILE, save(tensors))
+    lines = "".join(json.dumps(vars(line), sort_keys=True) + "\n" for line in run.history)
+    write_atomic(folder / "history.jsonl", lines.encode())
+    best = run.history[run.best_epoch]
+    return Checkpoint(
+        backbone=model.backbone,
+        classes=run.dataset.classes,
+        preprocessing=run.dataset.preprocessing,
+        mean=run.normalise.mean,
+        std=run.normalise.std,
+        model_options=options,
+        weights=weights.to_json(),
+        val_top1_percent=best.val_top1_percent,
+        best_epoch=run.best_epoch,
+        epochs=run.epoch,
+        warnings=_warnings(run),
+    ).at(folder)  # type: ignore[no-any-return]
+
+
+def _warnings(run: FineTuning) -> tuple[str, ...]:
+    found = []
+    chance = 100.0 * max(run.dataset.class_counts["val"]) / max(1, run.dataset.counts["val"])
+    if run.history[run.best_epoch].val_top1_percent <= chance:
+        found.append(f"the network learned nothing: it does no better on the validation set than naming one class ({chance:.1f} %)")
+    if run.epochs and run.best_epoch == 0:
+        found.append("fine-tuning did not improve on the linear probe, whose weights were kept")
+    return tuple(found)
+
+
+def load_network(checkpoint: Checkpoint) -> nn.Module:
+    """Return the trained network, in evaluation mode on the CPU.
+
+    Raises:
+        WeightsError: the file does not fit the architecture that the checkpoint names.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    network = create_network(checkpoint.backbone, len(checkpoint.classes), checkpoint.model_options)
+    try:
+        network.load_state_dict(load_file(checkpoint.weights_path))
+    except (SafetensorError, RuntimeError) as fault:
+        raise WeightsError(f"{checkpoint.weights_path.name} does not fit {checkpoint.backbone}: {fault}") from fault
+    return network.eval()

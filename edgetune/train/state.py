@@ -1,0 +1,84 @@
+"""The state of a run on disk: written whole or not at all, the one before kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetune.artefacts import write_atomic
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgetune.progress import Progress
+
+__all__ = ["State", "StateStore"]
+
+State = tuple["dict[str, torch.Tensor]", dict[str, Any]]
+NAMES = ("state-0.safetensors", "state-1.safetensors")
+
+
+class StateStore:
+    """Two safetensors files, written in turn, so that a fault of the newer leaves the older.
+
+    Args:
+        folder: where the files lie.
+        key: what the run depends on; a state of another key is never taken up.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+        self.count = 0
+
+    def save(self, state: State) -> None:
+        """Write a state over the older of the two files.
+
+        Raises:
+            OSError: it cannot be written; the newest state before it is whole.
+        """
+        from safetensors.torch import save
+
+        tensors, values = state
+        self.count += 1
+        header = {"edgetune": json.dumps({"key": self.key, "count": self.count, "values": values}, sort_keys=True)}
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
+        write_atomic(self.folder / NAMES[self.count % 2], content)
+
+    def load(self, progress: Progress) -> State | None:
+        """Return the newest whole state of this key, or None; says which files were passed over and why."""
+        found = []
+        for name in NAMES:
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            try:
+                header, state = _read(path)
+            except (ValueError, KeyError, OSError) as fault:
+                progress.line(f"warning: {name} cannot be read ({fault}); the state before it is used")
+                continue
+            if header["key"] != self.key:
+                progress.line(f"warning: {name} belongs to another recipe or other images and is not used")
+                continue
+            found.append((int(header["count"]), state))
+        if not found:
+            return None
+        self.count, state = max(found, key=lambda pair: pair[0])
+        return state
+
+    def clear(self) -> None:
+        """Remove the files: the run is complete."""
+        for name in NAMES:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], State]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["edgetune"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as fault:
+        raise ValueError(str(fault)) from fault
+    return header, (tensors, header["values"])

@@ -1,0 +1,1 @@
+"""Verify: have a device measure the models, and judge what it measured."""

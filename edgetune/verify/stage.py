@@ -1,0 +1,159 @@
+"""The stage: choose the machine, say what it stands in for, have it measure, keep what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
+
+from edgetune.artefacts import Dataset, Measurement, OnnxModel
+from edgetune.profile import Profile, mismatches, require_match
+from edgetune.progress import Progress
+from edgetune.recipe import VerifyRecipe
+from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request, Target
+from edgetune.verify.targets.local import LocalTarget
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["check_target", "measure", "measured_labels", "open_target", "session_options", "stand_in"]
+
+CPU = "CPUExecutionProvider"
+
+
+def open_target(recipe: VerifyRecipe) -> Target:
+    """Return the machine that a recipe wants measured."""
+    match recipe.device:
+        case "auto" | "local":
+            return LocalTarget()
+        case _:
+            assert_never(recipe.device)
+
+
+def session_options(profile: Profile) -> dict[str, Any]:
+    """Return how the bundle opens ONNX Runtime on the profile's board: the runner's session options, as JSON types."""
+    runtime = profile.runtime
+    return {
+        "providers": list(runtime.providers),
+        "graph_optimization": runtime.graph_optimization,
+        "intra_op_threads": runtime.intra_op_threads,
+        "inter_op_threads": runtime.inter_op_threads,
+        "execution_mode": runtime.execution_mode,
+        "config": dict(runtime.config),
+    }
+
+
+def stand_in(profile: Profile, environment: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the session options that a machine can honour for a profile, and why it is not the target.
+
+    Args:
+        profile: what the model is built for.
+        environment: of the machine, as the runner reads it.
+
+    Returns:
+        The profile's own options and an empty reason, if the machine is what the profile describes; else the nearest options
+        that it can honour, and every difference in words.
+    """
+    options = session_options(profile)
+    reasons = mismatches(profile, dict(environment))
+    if not reasons:
+        return options, ""
+    if options["providers"][0] not in environment["providers"]:
+        reasons.append(f"measured with {CPU} instead of {', '.join(options['providers'])}")
+        options["providers"] = [CPU]
+    cores = int(environment["cores"])
+    for key in ("intra_op_threads", "inter_op_threads"):
+        if options[key] > cores:
+            reasons.append(f"measured with {key} = {cores} instead of {options[key]}")
+            options[key] = cores
+    return options, "; ".join(reasons)
+
+
+def check_target(profile: Profile, recipe: VerifyRecipe) -> None:
+    """Refuse, before anything is trained, a machine that must be the target and is not.
+
+    Raises:
+        TargetError: the recipe wants this machine to be the target and it differs from the profile, with every difference;
+            or the machine that is to measure cannot run ONNX Runtime.
+    """
+    environment = open_target(recipe).environment()
+    if recipe.device == "local":
+        require_match(profile, environment)
+
+
+def measured_labels(dataset: Dataset, recipe: VerifyRecipe) -> npt.NDArray[np.int64]:
+    """Return the labels of the test images that `measure` sends to the device, in their order: int64 `[N]`."""
+    import numpy as np
+
+    return np.asarray(dataset.labels("test"))[_chosen(dataset.counts["test"], recipe)]
+
+
+def _chosen(count: int, recipe: VerifyRecipe) -> npt.NDArray[np.int64]:
+    """Return the indices of the test images to measure, spread evenly: the images may lie sorted by class."""
+    import numpy as np
+
+    wanted = count if recipe.test_images == "all" else min(count, recipe.test_images)
+    return np.arange(wanted, dtype=np.int64) * count // wanted
+
+
+def measure(
+    models: Mapping[str, OnnxModel],
+    dataset: Dataset,
+    profile: Profile,
+    recipe: VerifyRecipe,
+    *,
+    folder: Path,
+    progress: Progress,
+) -> Measurement:
+    """Have the recipe's device measure models: logits on the test set, latency, cold start, memory.
+
+    Args:
+        models: by name (`fp32`, `int8`); the first is the baseline.
+        dataset: its test split is the eval pack.
+        profile: the promise; its session options are used as far as the device can honour them.
+        recipe: which device, how many images.
+        folder: receives `measurement.json` and `logits-NAME.npy`.
+        progress: told what goes on.
+
+    Raises:
+        TargetError: the device must be the target and is not, cannot be used, or the runner died on it.
+        ArtefactError: a model file was changed, or the runner's answer is not one.
+    """
+    target = open_target(recipe)
+    environment = target.environment()
+    if recipe.device == "local":
+        require_match(profile, environment)
+    options, reason = stand_in(profile, environment)
+    if reason:
+        progress.line(f"{target.describe()} stands in for {profile.title}: {reason}")
+    request = Request(
+        models=tuple(ModelRequest(name=name, path=model.path.resolve(), sha256=model.sha256) for name, model in models.items()),
+        session=options,
+        eval=EvalRequest(images=_eval_pack(dataset, recipe, folder)),
+        latency=LatencyRequest(),
+    )
+    raw = target.measure(request, folder, progress)
+    where = _where(target, raw["environment"])
+    said: Measurement = Measurement(where=where, is_target=not reason, stand_in_reason=reason, raw=raw).at(folder)
+    return said
+
+
+def _eval_pack(dataset: Dataset, recipe: VerifyRecipe, folder: Path) -> Path:
+    """Return the file of the images to measure: the test split itself, or the chosen part of it below `folder`."""
+    import numpy as np
+
+    count = dataset.counts["test"]
+    chosen = _chosen(count, recipe)
+    if len(chosen) == count:
+        return (dataset.folder / "test" / "images.npy").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "eval-images.npy"
+    np.save(path, dataset.images("test")[chosen], allow_pickle=False)
+    return path.resolve()
+
+
+def _where(target: Target, environment: Mapping[str, Any]) -> str:
+    """Return the machine and the runtime that measured, in words."""
+    name = environment.get("name") or environment["architecture"]
+    return f"{target.describe()}, {name}, {environment['cores']} cores, ONNX Runtime {environment['onnxruntime']}"

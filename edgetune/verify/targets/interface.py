@@ -1,0 +1,103 @@
+"""What a target does: say what it is, and run the runner on a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgetune.artefacts import Preprocessing
+from edgetune.progress import Progress
+
+__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "Request", "Target"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelRequest(_Value):
+    """One model to measure.
+
+    Attributes:
+        name: what the answer calls it; the first model of a request is the baseline.
+        path: of the ONNX file on this machine.
+        sha256: that the file must have.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    path: Path
+    sha256: str
+
+
+class EvalRequest(_Value):
+    """The images whose logits are wanted.
+
+    Attributes:
+        images: an .npy file, uint8 `[N, H, W, 3]`.
+        limit: how many of them, from the first; None for all.
+    """
+
+    images: Path
+    limit: int | None = None
+
+
+class LatencyRequest(_Value):
+    """How batch-1 latency is measured: rounds of queries, the models taking turns."""
+
+    warmup: int = Field(default=20, ge=0)
+    rounds: int = Field(default=16, ge=2)
+    queries_per_round: int = Field(default=64, ge=1)
+
+
+class Request(_Value):
+    """What a device is asked to measure; as JSON it is the runner's input file.
+
+    Attributes:
+        schema_: the version of this layout.
+        models: what to measure.
+        session: how ONNX Runtime is opened, as the bundle will carry it.
+        eval: the images whose logits are wanted; None for none.
+        latency: how to time; None for not at all.
+        footprint: whether to measure cold start and peak memory.
+        golden: the folder of golden images to check; None for none.
+        golden_model: the model that the golden logits are of; None for the last.
+        preprocessing: of the golden images; None skips their decoding.
+    """
+
+    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    models: tuple[ModelRequest, ...] = Field(min_length=1)
+    session: dict[str, Any]
+    eval: EvalRequest | None = None
+    latency: LatencyRequest | None = None
+    footprint: bool = True
+    golden: Path | None = None
+    golden_model: str | None = None
+    preprocessing: Preprocessing | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as JSON types; paths as they are on this machine."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Target(Protocol):
+    """A machine that can run the runner."""
+
+    def describe(self) -> str:
+        """Return the machine in a few words, for a report."""
+
+    def environment(self) -> dict[str, Any]:
+        """Return the machine's environment, as `edgetune.device.environment` reads it.
+
+        Raises:
+            TargetError: the machine cannot be reached, or ONNX Runtime is not on it.
+        """
+
+    def measure(self, request: Request, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Run the runner, leave `measurement.json` and `logits-NAME.npy` in `folder`, and return the former's content.
+
+        Raises:
+            TargetError: the device or a provider is not available, or the runner died or took too long.
+            ArtefactError: a model has another digest than asked for, or the answer is not what a runner writes.
+        """

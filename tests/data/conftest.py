@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetune.artefacts import Dataset
+from edgetune.data import fingerprint, prepare
+from edgetune.progress import Silent
+from edgetune.recipe import DataRecipe
+
+
+@pytest.fixture
+def picture() -> Callable[..., Image.Image]:
+    """Return a maker of pictures: a number gives always the same one, unlike that of any other number."""
+
+    def make(number: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
+        blocks = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        return Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
+
+    return make
+
+
+@pytest.fixture
+def fill(picture: Callable[..., Image.Image]) -> Callable[..., None]:
+    """Return a maker of class folders: `fill(root, cats=12, dogs=12)`; times lie in the past, so that nothing is racy."""
+
+    def make(root: Path, first: int = 0, **counts: int) -> None:
+        number = first
+        for label, count in counts.items():
+            (root / label).mkdir(parents=True, exist_ok=True)
+            for _ in range(count):
+                path = root / label / f"{number:04}.png"
+                picture(number).save(path)
+                os.utime(path, (1_600_000_000, 1_600_000_000))
+                number += 1
+
+    return make
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[..., Dataset]:
+    """Return a caller of `prepare` as the pipeline calls it."""
+    counter = iter(range(1000))
+
+    def call(source: Path | str, *, seed: int = 0, **keys: object) -> Dataset:
+        recipe = DataRecipe(**{"source": str(source), "image_size": 32, **keys})
+        folder = tmp_path / f"prepared-{next(counter)}"
+        folder.mkdir()
+        expected = fingerprint(recipe, None)
+        return prepare(recipe, seed=seed, folder=folder, expected_fingerprint=expected, progress=Silent())
+
+    return call
