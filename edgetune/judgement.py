@@ -11,7 +11,7 @@ from edgetune.report.compose import compose, write_report
 from edgetune.verify.choose import choose
 from edgetune.verify.judge import judge
 from edgetune.verify.limits import limits
-from edgetune.verify.metrics import figures
+from edgetune.verify.metrics import figures_of_measurement
 from edgetune.verify.stage import measured_labels
 
 if TYPE_CHECKING:
@@ -33,19 +33,25 @@ def judged(run: Run, folder: Path) -> Report:
         parity=run.fp32.parity,
         sizes=sizes,
     )
-    stages = (run.dataset, run.checkpoint, *run.models.values())
     report = compose(
         title=f"{run.checkpoint.backbone} on {run.dataset.source} for {run.profile.title}",
         shipped=choice.shipped,
         shipped_reason=choice.reason,
         verdicts=verdicts,
-        figures={name: figures(run.measurement.logits(name), labels, run.dataset.classes) for name in run.models},
+        classes=run.dataset.classes,
+        figures=figures_of_measurement(run.measurement, labels, run.dataset.classes),
         measurement=run.measurement,
         sections=_sections(run),
-        warnings=[warning for stage in stages for warning in stage.warnings],
+        warnings=_warnings(run),
     )
     write_report(report, folder)
     return report
+
+
+def _warnings(run: Run) -> list[str]:
+    """Return everything that a stage wanted a reader to know, in the order of the stages."""
+    models = [warning for model in run.models.values() for warning in model.warnings]
+    return [*run.dataset.warnings, *run.checkpoint.warnings, *models]
 
 
 def _sections(run: Run) -> dict[str, Mapping[str, Any]]:

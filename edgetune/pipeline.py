@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -308,6 +308,7 @@ class Run:
         """Everything that a device needs, in RUN/bundle."""
         from edgetune.release.bundle import make_bundle
         from edgetune.report.model_card import model_card
+        from edgetune.verify.limits import limits
         from edgetune.verify.stage import session_options, stand_in
 
         model = self.models[self.report.shipped]
@@ -324,6 +325,7 @@ class Run:
             profile=self.profile,
             session=session_options(self.profile),
             golden_session=golden_session,
+            limits=asdict(limits(self.recipe, self.profile)),
             provenance=self.provenance,
         )
         self.progress.line(f"bundle: {shlex.quote(str(bundle.folder))}")

@@ -48,6 +48,7 @@ def make_bundle(
     profile: Profile,
     session: Mapping[str, Any],
     golden_session: Mapping[str, Any] | None = None,
+    limits: Mapping[str, float | None],
     provenance: Mapping[str, Any],
 ) -> Bundle:
     """Write a bundle as a new folder and check it as its receiver will.
@@ -64,6 +65,7 @@ def make_bundle(
         profile: what the model was built for.
         session: how the device opens ONNX Runtime.
         golden_session: how this machine opens it for the golden logits, if it lacks what `session` asks for.
+        limits: the budgets and tolerances that the model was judged by; later checks judge by them, too.
         provenance: versions and digests of what it was built from; no times, names of machines, or absolute paths.
 
     Returns:
@@ -97,6 +99,7 @@ def make_bundle(
             measurement=measurement,
             profile=profile,
             session=session,
+            limits=limits,
             golden={"images": len(dataset.golden), "session": options},
             provenance=provenance,
         )

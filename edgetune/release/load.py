@@ -7,7 +7,14 @@ from typing import Any
 
 from edgetune.errors import ArtefactError, Fault
 
-__all__ = ["load_bundle"]
+__all__ = ["load_bundle", "locate_bundle"]
+
+
+def locate_bundle(folder: Path) -> Path:
+    """Return the bundle that a user means by a folder: the folder itself, or the `bundle` in a run folder."""
+    inside = folder / "bundle"
+    is_run = (folder / "recipe.toml").is_file() and inside.is_dir() and not (folder / "manifest.json").exists()
+    return inside if is_run else folder
 
 
 def load_bundle(folder: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def build_manifest(
     measurement: Measurement,
     profile: Profile,
     session: Mapping[str, Any],
+    limits: Mapping[str, float | None],
     golden: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def build_manifest(
             "tolerance": profile.tolerance.model_dump(mode="json"),
         },
         "session": dict(session),
+        "limits": dict(limits),
         "model": _model(model),
         "reference": None if reference is None else _summary(reference),
         "figures": _figures(report, measurement),

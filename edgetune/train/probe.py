@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProbeResult", "extract_features", "fit_probe"]
 
-# Strengths of the L2 penalty on standardised features that are tried; the validation loss chooses.
+# Strengths of the L2 penalty on scaled features that are tried; the validation loss chooses.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -65,7 +65,8 @@ def fit_probe(
 ) -> ProbeResult:
     """Fit the network's head to features and write it into the network.
 
-    Multinomial logistic regression on standardised features by L-BFGS, once per penalty; the validation loss chooses.
+    Multinomial logistic regression by L-BFGS, once per penalty; the validation loss chooses. The features are centred, and
+    scaled all alike: a scale for each would blow up the weights of features that hardly ever fire.
 
     Args:
         network: its last linear layer is overwritten.
@@ -78,12 +79,12 @@ def fit_probe(
     import torch.nn.functional as F
 
     features, labels = train
-    mean, std = features.mean(dim=0), features.std(dim=0, unbiased=False).clamp_min(1e-6)
+    mean, std = features.mean(dim=0), features.std(dim=0, unbiased=False).mean().clamp_min(1e-6)
     head = head_of(network)
     best: tuple[ProbeResult, torch.Tensor, torch.Tensor] | None = None
     for penalty in PENALTIES:
         weight, bias = _fit((features - mean) / std, labels, head.out_features, penalty, iterations, label_smoothing)
-        # The standardisation is folded into the layer: W(x - m)/s + b = (W/s)x + (b - (W/s)m).
+        # The scaling is folded into the layer: W(x - m)/s + b = (W/s)x + (b - (W/s)m).
         weight = weight / std
         bias = bias - weight @ mean
         logits = val[0] @ weight.T + bias

@@ -70,7 +70,7 @@ def train(
     require_known(model.backbone)
     weights = pretrained.resolve(model)
     progress.line(f"{model.backbone}, weights from {weights.reference}, on {device.type} with {torch.get_num_threads()} threads")
-    recipe = _decided(recipe, dataset)
+    recipe = _decided(recipe, dataset, pretrained=weights.path is not None)
     options = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
     network = create_network(model.backbone, len(dataset.classes), options).to(device)
     pretrained.load_into(network, weights)
@@ -109,14 +109,17 @@ def _make_deterministic(threads: int, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _decided(recipe: TrainRecipe, dataset: Dataset) -> TrainRecipe:
+def _decided(recipe: TrainRecipe, dataset: Dataset, *, pretrained: bool) -> TrainRecipe:
     """Return the recipe with every auto decided."""
     images = dataset.counts["train"]
     epochs = auto_epochs(images) if recipe.epochs == "auto" else recipe.epochs
     # Batch norm learns nothing from a batch of one, and a batch larger than the set would never be full.
     batch_size = min(recipe.batch_size, max(2, images))
+    batch_norm = recipe.batch_norm
+    if batch_norm == "auto":
+        batch_norm = "frozen" if pretrained else "adapt"
     augment = without_mirroring(recipe.augment, dataset.source)
-    return recipe.model_copy(update={"epochs": epochs, "batch_size": batch_size, "augment": augment})
+    return recipe.model_copy(update={"epochs": epochs, "batch_size": batch_size, "augment": augment, "batch_norm": batch_norm})
 
 
 def _probe(run: FineTuning, recipe: TrainRecipe, progress: Progress) -> None:
