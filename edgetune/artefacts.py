@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -125,7 +125,7 @@ class Artefact(BaseModel):
             raise ValueError(f"{type(self).__name__} is not bound to a folder; call .at(folder)")
         return self._folder
 
-    def at(self, folder: Path) -> Any:
+    def at(self, folder: Path) -> Self:
         """Return the same value, bound to the folder that holds its files."""
         copy = self.model_copy()
         copy._folder = folder

@@ -47,7 +47,7 @@ def quantize_file(run: Run, path: Path) -> OnnxModel:
 
 def _read_model(path: Path) -> OnnxModel:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from edgetune.onnxfile import read_metadata
 
@@ -71,7 +71,7 @@ def _read_model(path: Path) -> OnnxModel:
         ir_version=model.ir_version,
         classes=classes,
         preprocessing=preprocessing,
-    ).at(path.parent)  # type: ignore[no-any-return]
+    ).at(path.parent)
 
 
 def _recipe_for(preprocessing: Preprocessing, recipe: DataRecipe) -> DataRecipe:

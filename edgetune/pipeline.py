@@ -292,7 +292,8 @@ class Run:
     @cached_property
     def provenance(self) -> dict[str, str]:
         """What the model was built from: versions and digests, nothing that names a time, a place or a person."""
-        recipe = self.recipe.model_dump(mode="json", include={"data", "model", "train", "export", "quantize", "seed"})
+        # Not the tables of later stages: a change there must not make the fp32 file another one.
+        recipe = self.recipe.model_dump(mode="json", include={"data", "model", "train", "export", "seed"})
         recipe["data"].pop("source")
         return {
             "edgetune": edgetune.__version__,

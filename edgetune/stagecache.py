@@ -121,8 +121,9 @@ class StageCache:
             value: Value = kind.model_validate(record["value"]).at(folder)
         except (ValueError, KeyError, TypeError, ValidationError) as fault:
             faults = [f"{STAGE_FILE} cannot be read ({type(fault).__name__})"]
-        if not faults:
-            return value
+        else:
+            if not faults:
+                return value
         self._quarantine(folder, faults)
         return None
 

@@ -33,7 +33,7 @@ def recipe_options(function: Function) -> Function:
         click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="The run folder."),
         click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe; repeatable."),
     ]
-    return functools.reduce(lambda wrapped, decorate: decorate(wrapped), reversed(decorators), function)  # type: ignore[return-value]
+    return functools.reduce(lambda wrapped, decorate: decorate(wrapped), reversed(decorators), function)
 
 
 def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: dict[str, str | None]) -> Recipe:

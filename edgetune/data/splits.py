@@ -1,12 +1,9 @@
 """Deals images into train, validation and test set by their content.
 
 The unit is a set of (near-)duplicates, which stays together. Each unit draws a number u in [0, 1) from a hash of the seed
-and its content, so that names, order and the number of files do not matter, and then, with fractions t and v:
-
-- in a class with at least 50 units: test if u < t, validation if u < t + v, else train. Adding or removing images moves no
-  other image; the fractions are met as closely as chance does it.
-- in a smaller class, where chance would miss them badly: the units are ordered by u, and the first round(t n) are test, the
-  next round(v n) validation, at least one each. Adding an image moves at most the one on either border.
+and its content, so that names and the order of files do not matter. The n units of a class are ordered by u; with fractions t
+and v the first round(t n) are test, the next round(v n) validation, at least one each. So every class has its share of each
+split, and adding an image moves at most the one on either border.
 
 At last, a class that has no unit in one of the splits is given the unit whose u is nearest.
 """
@@ -21,9 +18,7 @@ from dataclasses import dataclass
 from edgetune.artefacts import Split
 from edgetune.errors import Fault
 
-__all__ = ["LARGE_CLASS", "Unit", "deal", "draw"]
-
-LARGE_CLASS = 50
+__all__ = ["Unit", "deal", "draw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,21 +54,16 @@ def deal(units: Sequence[Unit], *, seed: int, val_fraction: float, test_fraction
         homes[min(unit.labels)].append(place)
     splits: list[Split] = ["train"] * len(units)
     for places in homes.values():
-        if len(places) >= LARGE_CLASS:
-            for place in places:
-                u = drawn[place]
-                splits[place] = "test" if u < test_fraction else "val" if u < test_fraction + val_fraction else "train"
-        else:
-            ordered = sorted(places, key=lambda place: (drawn[place], units[place].key))
-            tests, vals = _shares(len(places), val_fraction, test_fraction)
-            for rank, place in enumerate(ordered):
-                splits[place] = "test" if rank < tests else "val" if rank < tests + vals else "train"
+        ordered = sorted(places, key=lambda place: (drawn[place], units[place].key))
+        tests, vals = _shares(len(places), val_fraction, test_fraction)
+        for rank, place in enumerate(ordered):
+            splits[place] = "test" if rank < tests else "val" if rank < tests + vals else "train"
     wanted: tuple[Split, ...] = ("train", *(("test",) if test_fraction else ()), *(("val",) if val_fraction else ()))
     return splits, _repair(units, drawn, splits, wanted)
 
 
 def _shares(count: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """Return how many of a small class go to test and validation: at least one each, but never all."""
+    """Return how many of a class go to test and validation: at least one each, but never all."""
     tests = max(1, round(count * test_fraction)) if test_fraction else 0
     vals = max(1, round(count * val_fraction)) if val_fraction else 0
     while tests + vals >= count and max(tests, vals) > 1:

@@ -55,6 +55,9 @@ def deployable(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ..
 
     inner = copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for module in list(inner.modules()):
+        if getattr(module, "fused_attn", False):
+            # Fused attention is traced with its keys' shape computed at run time; written out, it is three operators.
+            module.fused_attn = False  # type: ignore[assignment]
         for name, child in list(module.named_children()):
             if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
                 setattr(module, name, SpatialMean())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetune.errors import GraphError
 from edgetune.quantize.graph import MOVES, Grid, QuantGraph, integer_limits
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ BINS = 2048
 # measures better than it on the logits.
 P_NORM = 3.0
 SHRINKS = 40
+TINY = 1e-30
+# A narrower range is taken for a tensor that is always zero.
+SMALLEST_RANGE = 1e-12
 
 # A function that starts the stream of calibration images anew: batches of uint8 `[n, H, W, 3]`.
 Batches = Callable[[], Iterator["npt.NDArray[np.uint8]"]]
@@ -43,6 +47,11 @@ class Histogram:
     low: float
     high: float
     counts: npt.NDArray[np.float64]
+
+    @property
+    def width(self) -> float:
+        """From the smallest to the largest value; never zero, so that one can divide by it."""
+        return max(self.high - self.low, TINY)
 
 
 def stream(graph: QuantGraph, names: Sequence[str], batches: Batches) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
@@ -91,17 +100,22 @@ def observe(
         for name, value in values.items():
             low[name] = min(low[name], float(value.min()))
             high[name] = max(high[name], float(value.max()))
+            if not low[name] > -np.inf or not high[name] < np.inf:
+                raise GraphError(f"the fp32 model computes NaN or an infinity: {name}", remedy="train again with a lower train.lr")
         done += len(next(iter(values.values())))
         progress.advance("calibration", done, passes * total)
-    counts = {name: np.zeros(BINS) for name in names}
+    found = {name: Histogram(low=low[name], high=high[name], counts=np.zeros(BINS)) for name in names}
     for values in stream(graph, names, batches) if histograms else ():
         for name, value in values.items():
-            width = (high[name] - low[name]) or 1.0
-            bins = ((value.ravel() - low[name]) * (BINS / width)).astype(np.int64)
-            counts[name] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+            histogram = found[name]
+            bins = ((value.ravel() - histogram.low) * (BINS / histogram.width)).astype(np.intp)
+            # The largest value falls behind the last bin; none falls before the first.
+            counts = np.bincount(bins, minlength=BINS + 1)
+            histogram.counts[:] += counts[:BINS]
+            histogram.counts[-1] += counts[BINS:].sum()
         done += len(next(iter(values.values())))
         progress.advance("calibration", done, passes * total)
-    return {name: Histogram(low=low[name], high=high[name], counts=counts[name]) for name in names}
+    return found
 
 
 def calibrate(graph: QuantGraph, batches: Batches, *, method: str, progress: Progress, total: int) -> QuantGraph:
@@ -123,7 +137,8 @@ def calibrate(graph: QuantGraph, batches: Batches, *, method: str, progress: Pro
         low, high = _within_clamp(graph, name, seen[name].low, seen[name].high)
         if method == "pnorm":
             low, high = search_range(seen[name], low, high, steps=_steps(graph))
-        grids[name] = make_grid(low, high, graph.rules.activation_type, symmetric=graph.rules.symmetric_activations)
+        kind, symmetric = graph.rules.activation_type, graph.rules.symmetric_activations
+        grids[name] = make_grid(low, high, kind, symmetric=symmetric, limits=graph.clamp_limits(name))
     for name in names:
         if name in moved:
             grids[name] = grids[moved[name]]
@@ -168,8 +183,7 @@ def search_range(histogram: Histogram, low: float, high: float, *, steps: int) -
     import numpy as np
 
     low, high = min(low, 0.0), max(high, 0.0)
-    width = (histogram.high - histogram.low) or 1.0
-    centres = histogram.low + (np.arange(BINS) + 0.5) * (width / BINS)
+    centres = histogram.low + (np.arange(BINS) + 0.5) * (histogram.width / BINS)
     used = histogram.counts > 0
     centres, counts = centres[used], histogram.counts[used]
     factors = np.linspace(1.0, 0.2, SHRINKS)
@@ -187,7 +201,9 @@ def search_range(histogram: Histogram, low: float, high: float, *, steps: int) -
     return low, high
 
 
-def make_grid(low: float, high: float, kind: str, *, symmetric: bool) -> Grid:
+def make_grid(
+    low: float, high: float, kind: str, *, symmetric: bool, limits: tuple[float, float] | None = None
+) -> Grid:
     """Return the grid of an 8-bit type that covers [low, high] and holds zero exactly.
 
     Args:
@@ -195,15 +211,26 @@ def make_grid(low: float, high: float, kind: str, *, symmetric: bool) -> Grid:
         high: the largest value to be represented.
         kind: uint8 or int8.
         symmetric: put the zero point in the middle of the type.
+        limits: no integer of an asymmetric grid stands for a value outside of them, rounding of scale and zero point included:
+            only then does the runtime drop the clamp that they belong to.
     """
     import numpy as np
 
     smallest, largest = integer_limits(kind)
     low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < SMALLEST_RANGE:
+        # The calibration images say nothing about the scale of a tensor that is zero for all of them.
+        low, high = (max(-1.0, limits[0]), min(1.0, limits[1])) if limits else (0.0, 1.0)
+        low, high = min(low, 0.0), max(high, SMALLEST_RANGE)
     if symmetric:
-        reach = max(-low, high, 1e-8)
         middle = (smallest + largest + 1) // 2
-        return Grid(scale=float(np.float32(reach / (largest - middle))), zero_point=middle)
-    scale = np.float32(max(high - low, 1e-8) / (largest - smallest))
-    zero = round(smallest - low / float(scale))
-    return Grid(scale=float(scale), zero_point=int(np.clip(zero, smallest, largest)))
+        return Grid(scale=float(np.float32(max(-low, high) / (largest - middle))), zero_point=middle)
+    scale = np.float32((high - low) / (largest - smallest))
+    zero = int(np.clip(round(smallest - low / float(scale)), smallest, largest))
+    if limits is not None and limits[0] <= 0.0 <= limits[1]:
+        below, above = np.float32(zero - smallest), np.float32(largest - zero)
+        for reach, limit in ((below, -limits[0]), (above, limits[1])):
+            if reach * scale > limit > 0.0:
+                scale = np.float32(limit / reach)
+                scale = np.nextafter(scale, np.float32(0.0)) if reach * scale > limit else scale
+    return Grid(scale=float(scale), zero_point=zero)

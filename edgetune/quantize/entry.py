@@ -69,6 +69,9 @@ def _find(graph: QuantGraph) -> tuple[onnx.NodeProto, onnx.NodeProto, onnx.NodeP
         chain.append(node)
         name = node.output[0]
     layer = chain[-1]
+    rewritten = [chain[2].input[1], chain[3].input[1], *layer.input[1:]]
+    if any(len(graph.consumers[name]) != 1 for name in rewritten):
+        return None  # Another node reads what would be changed.
     if not graph.is_integer(layer) or len(layer.input) < 3 or layer.input[2] not in graph.constants:
         return None
     shapes = [list(graph.constants[node.input[1]].dims) for node in chain[2:4]]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from edgetune.profile import Quantization
 
-__all__ = ["LAYERS", "Grid", "QuantGraph", "WeightGrid", "attribute", "integer_limits"]
+__all__ = ["LAYERS", "Grid", "QuantGraph", "WeightGrid", "attribute", "integer_limits", "living"]
 
 # Operators with a weight, which integer inference is about.
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -39,6 +40,17 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     from onnx import helper
 
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def living(nodes: list[onnx.NodeProto], outputs: frozenset[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that the outputs depend on, in order."""
+    wanted = set(outputs)
+    kept = []
+    for node in reversed(nodes):
+        if set(node.output) & wanted:
+            kept.append(node)
+            wanted.update(node.input)
+    return kept[::-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +83,11 @@ class QuantGraph:
     """An fp32 model and how it is to be quantized.
 
     Attributes:
-        model: in fp32; its biases are corrected in place of the originals, its weights stay as they were trained.
+        model: in fp32, as `prepare` leaves it; its biases are corrected in place of the originals, its weights stay as they were trained.
         rules: what the target's kernels want.
         activations: per tensor, its grid; filled by calibration.
         weights: per layer (node name), its integer weight.
-        left_float: node names that stay in float, with the reason.
+        left_float: layers (node names) that stay in float, with the reason; `prepare` fills it.
         entry: where the bytes of the image already are the quantized tensor: the tensor's name and that of the bytes.
         steps: what was done, with figures, for the report.
     """
@@ -107,6 +119,16 @@ class QuantGraph:
         return table
 
     @cached_property
+    def floats(self) -> frozenset[str]:
+        """The names of the float32 tensors; shapes and indices are tensors, too."""
+        from onnx import TensorProto
+
+        graph = self.model.graph
+        values = [*graph.input, *graph.output, *graph.value_info]
+        computed = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+        return frozenset(computed | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT})
+
+    @cached_property
     def outputs(self) -> frozenset[str]:
         """The names of the graph's outputs."""
         return frozenset(value.name for value in self.model.graph.output)
@@ -126,11 +148,13 @@ class QuantGraph:
         if node.op_type not in INTEGER or node.name in self.left_float:
             return False
         if node.op_type in LAYERS:
-            return node.input[1] in self.constants
+            return True
+        if len(node.output) > 1 or not self.outputs.isdisjoint(node.input):
+            return False
         if node.op_type in MOVES:
             return self._is_quantized(node.input[0])
         # Arithmetic on constants (the scaling at the entry) is not worth a grid of its own.
-        return all(name not in self.constants for name in node.input)
+        return all(name in self.floats and name not in self.constants for name in node.input)
 
     def _is_quantized(self, name: str) -> bool:
         """Return whether a tensor comes out of an integer operator, so that moving its values can be done in integers."""
@@ -145,7 +169,10 @@ class QuantGraph:
         readers = self.consumers[node.output[0]]
         if node.op_type not in COMPUTE or len(readers) != 1 or node.output[0] in self.outputs:
             return None
-        return readers[0] if readers[0].op_type in CLAMPS and readers[0].name not in self.left_float else None
+        limits = self.clamp_limits(readers[0].output[0])
+        # Every grid holds zero: one that lies inside the limits is possible only if they do, too.
+        absorbs = limits is not None and limits[0] <= 0.0 <= limits[1] and readers[0].output[0] not in self.outputs
+        return readers[0] if absorbs else None
 
     def result_of(self, node: onnx.NodeProto) -> str:
         """Return the tensor that a node's grid belongs to: its output, or that of the clamp it absorbs."""
@@ -171,16 +198,17 @@ class QuantGraph:
         return [name for name in names if name not in self.outputs]
 
     def clamp_limits(self, name: str) -> tuple[float, float] | None:
-        """Return the limits of the Relu or Clip that a tensor comes out of, or None."""
+        """Return the limits of the Relu or Clip that a tensor comes out of; None if there is none, or they are computed."""
         producer = self.producers.get(name)
         if producer is None or producer.op_type not in CLAMPS:
             return None
         if producer.op_type == "Relu":
-            return 0.0, float("inf")
-        bounds = [float(self.array(item)) if item in self.constants else None for item in producer.input[1:3]]
-        low = bounds[0] if bounds and bounds[0] is not None else float("-inf")
-        high = bounds[1] if len(bounds) > 1 and bounds[1] is not None else float("inf")
-        return low, high
+            return 0.0, inf
+        bounds = [*producer.input[1:3], "", ""][:2]
+        if any(name and name not in self.constants for name in bounds):
+            return None
+        low, high = (self.array(name).item() if name else default for name, default in zip(bounds, (-inf, inf), strict=True))
+        return float(low), float(high)
 
     @cached_property
     def producers(self) -> dict[str, onnx.NodeProto]:

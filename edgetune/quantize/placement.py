@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import Fault, GraphError
-from edgetune.quantize.graph import Grid, QuantGraph, WeightGrid
+from edgetune.quantize.graph import Grid, QuantGraph, WeightGrid, living
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,8 @@ class _Placement:
             self._node(node)
         if self.faults:
             raise GraphError("biases do not fit 32 bits", faults=self.faults, remedy="leave these layers in float")
-        nodes = _living(self.nodes, self.graph.outputs)
+        nodes = living(self.nodes, self.graph.outputs)
+        del model.graph.value_info[:]
         del model.graph.node[:]
         model.graph.node.extend(nodes)
         used = {name for node in nodes for name in node.input}
@@ -154,14 +155,3 @@ class _Placement:
         node = helper.make_node("DequantizeLinear", inputs, [result], name=f"{name}.dequantize_{self.readers[name]}")
         self.nodes.append(node)
         return result
-
-
-def _living(nodes: list[onnx.NodeProto], outputs: frozenset[str]) -> list[onnx.NodeProto]:
-    """Return the nodes that the outputs depend on, in order."""
-    wanted = set(outputs)
-    kept = []
-    for node in reversed(nodes):
-        if set(node.output) & wanted:
-            kept.append(node)
-            wanted.update(node.input)
-    return kept[::-1]

@@ -13,29 +13,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import Interrupted, TrainingDiverged
-from edgetune.train.augment import augment, mix, to_float
-from edgetune.train.network import Normalisation, head_of, layer_groups
+from edgetune.train.augment import augment, mix
+from edgetune.train.evaluate import evaluate
+from edgetune.train.network import Normalisation
+from edgetune.train.schedule import lr_factor, parameter_groups
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edgetune.artefacts import Dataset, Images, Labels
+    from edgetune.artefacts import Dataset
     from edgetune.progress import Progress
     from edgetune.recipe import TrainRecipe
     from edgetune.train.state import StateStore
 
-__all__ = ["Epoch", "FineTuning", "auto_epochs"]
+__all__ = ["Epoch", "FineTuning"]
 
 SAVE_EVERY_S = 60.0
-
-
-def auto_epochs(images: int) -> int:
-    """Return the number of epochs for a train set: the steps grow with the square root of its size.
-
-    5 for 5,300 images, 10 for 1,250, 30 for 140 and fewer, 3 for 14,000 and more.
-    """
-    return max(3, min(30, round(math.sqrt(130_000 / images))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,34 +41,6 @@ class Epoch:
     val_loss: float
     val_top1_percent: float
     lr: float
-
-
-def evaluate(
-    network: nn.Module, normalise: Normalisation, images: Images, labels: Labels, device: torch.device
-) -> tuple[float, float]:
-    """Return the cross-entropy (nats) and the top-1 (percent) of a network on images as the device will see them.
-
-    Args:
-        network: gives logits `[N, C]`.
-        normalise: applied to images in [0, 1].
-        images: uint8 `[N, H, W, 3]`.
-        labels: int64 `[N]`.
-        device: where to compute.
-    """
-    import numpy as np
-    import torch
-    import torch.nn.functional as F
-
-    network.eval()
-    loss = hits = 0.0
-    with torch.inference_mode():
-        for start in range(0, len(images), 64):
-            batch = torch.from_numpy(np.array(images[start : start + 64])).to(device)
-            wanted = torch.from_numpy(np.array(labels[start : start + 64])).to(device)
-            logits = network(normalise(to_float(batch))).float()
-            loss += F.cross_entropy(logits, wanted, reduction="sum").item()
-            hits += (logits.argmax(dim=1) == wanted).sum().item()
-    return loss / len(images), 100.0 * hits / len(images)
 
 
 class FineTuning:
@@ -99,12 +65,15 @@ class FineTuning:
         seed: int,
         device: torch.device,
     ) -> None:
+        import numpy as np
         import torch
 
         self.network, self.normalise, self.dataset, self.recipe = network, normalise, dataset, recipe
         self.seed, self.device = seed, device
         self.steps_per_epoch = max(1, dataset.counts["train"] // recipe.batch_size)
         self.epochs = int(recipe.epochs)
+        # Opened once, not at each step.
+        self.sources, self.labels = dataset.source_images(), np.array(dataset.labels("train"))
         self.optimizer = torch.optim.AdamW(parameter_groups(network, recipe), betas=(0.9, 0.999))
         self.average = copy.deepcopy(network).eval()
         self.best = copy.deepcopy(network.state_dict())
@@ -140,19 +109,30 @@ class FineTuning:
                 done = self.epoch * self.steps_per_epoch + self.step
                 progress.advance("fine-tuning", done, self.epochs * self.steps_per_epoch, note)
                 if stop():
-                    store.save(self.state())
+                    self._save(store)
                     raise Interrupted(f"interrupted in epoch {self.epoch + 1}", remedy="run the same command again to resume")
                 if time.monotonic() - saved > SAVE_EVERY_S:
-                    store.save(self.state())
+                    self._save(store)
                     saved = time.monotonic()
             self._end_epoch(progress)
-            store.save(self.state())
+            self._save(store)
             saved = time.monotonic()
 
     def best_network(self) -> nn.Module:
         """Return the network with the weights that validated best."""
         self.network.load_state_dict(self.best)
         return self.network.eval()
+
+    def _save(self, store: StateStore) -> None:
+        """Save the state, unless its weights are not numbers: a loss can be finite one step before they blow up."""
+        broken = [name for name, tensor in self.network.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise self._diverged(f"weights are not finite in epoch {self.epoch + 1}: {', '.join(broken[:3])}")
+        store.save(self.state())
+
+    def _diverged(self, problem: str) -> TrainingDiverged:
+        remedy = f"lower train.lr (now {self.recipe.lr:g}); the run's last good state is kept"
+        return TrainingDiverged(problem, remedy=remedy)
 
     def _out_of_patience(self) -> bool:
         return self.epoch - self.best_epoch >= self.recipe.patience
@@ -165,17 +145,12 @@ class FineTuning:
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         import torch
 
-        # Distinct for each (seed, epoch, step), as steps are numbered from 1 and 0 is the order of the images.
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) * 1_000_003 + step)
+        # Distinct for each (epoch, step) of a run, as steps are numbered from 1 and 0 is the order of the images.
+        return torch.Generator().manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
 
-    def _lr_factor(self) -> float:
-        """Return the factor of the peak learning rate at this step: a linear rise, then half a cosine to 1 %."""
-        total = self.epochs * self.steps_per_epoch
-        now = self.epoch * self.steps_per_epoch + self.step
-        warmup = self.recipe.warmup_fraction * total
-        if now < warmup:
-            return (now + 1) / (warmup + 1)
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (now - warmup) / max(1.0, total - warmup)))
+    def _lr_factor(self, step: int) -> float:
+        now = self.epoch * self.steps_per_epoch + step
+        return lr_factor(now, self.epochs * self.steps_per_epoch, self.recipe.warmup_fraction)
 
     def _train_step(self, order: torch.Tensor) -> None:
         import numpy as np
@@ -188,14 +163,14 @@ class FineTuning:
         size = self.recipe.batch_size
         # A sorted read is a forward walk through the memory-mapped file; the order inside a batch has no meaning.
         rows = order[self.step * size : (self.step + 1) * size].sort().values.numpy()
-        images = torch.from_numpy(np.array(self.dataset.source_images()[rows])).to(self.device)
-        labels = torch.from_numpy(np.array(self.dataset.labels("train")[rows])).to(self.device)
+        images = torch.from_numpy(np.array(self.sources[rows])).to(self.device)
+        labels = torch.from_numpy(self.labels[rows]).to(self.device)
         shape = (self.dataset.preprocessing.height, self.dataset.preprocessing.width)
         views = augment(images, self.recipe.augment, shape, generator)
         views, partners, share = mix(views, self.recipe.augment.mixup, seed)
         views = self.normalise(views)
         self._train_mode()
-        factor = self._lr_factor()
+        factor = self._lr_factor(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         with torch.autocast(self.device.type, enabled=self.use_amp):
@@ -207,12 +182,9 @@ class FineTuning:
                 )
         value = loss.item()
         if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}",
-                remedy=f"lower train.lr (now {self.recipe.lr:g}); the run's last good state is kept",
-            )
+            raise self._diverged(f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}")
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.loss_sum += value
@@ -252,13 +224,15 @@ class FineTuning:
         loss, top1 = evaluate(
             self.average, self.normalise, self.dataset.images("val"), self.dataset.labels("val"), self.device
         )
+        # Not the optimizer's, which does not hold the last rate when a run resumes right here.
+        lr = self.recipe.lr * self._lr_factor(self.step - 1)
         self.epoch += 1
         line = Epoch(
             epoch=self.epoch,
             train_loss=self.loss_sum / self.steps_per_epoch,
             val_loss=loss,
             val_top1_percent=top1,
-            lr=self.optimizer.param_groups[-1]["lr"],
+            lr=lr,
         )
         self.history.append(line)
         self.step, self.loss_sum = 0, 0.0
@@ -305,22 +279,3 @@ class FineTuning:
         self.epoch, self.step = values["epoch"], values["step"]
         self.loss_sum, self.best_epoch = values["loss_sum"], values["best_epoch"]
         self.history = [Epoch(**line) for line in values["history"]]
-
-
-def parameter_groups(network: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:
-    """Return AdamW's groups: the rate falls by `layer_decay` per stage below the head; norms and biases do not decay."""
-    groups = layer_groups(network)
-    head = {id(parameter) for parameter in head_of(network).parameters()}
-    result = []
-    for depth, members in enumerate(reversed(groups)):
-        lr = recipe.lr * recipe.layer_decay**depth
-        for decays in (True, False):
-            chosen = [p for name, p in members if (p.ndim > 1 and not name.endswith(".bias")) == decays and id(p) not in head]
-            if chosen:
-                decay = recipe.weight_decay if decays else 0.0
-                result.append({"params": chosen, "lr": lr, "peak_lr": lr, "weight_decay": decay})
-    last = head_of(network)
-    result.append({"params": [last.weight], "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": recipe.weight_decay})
-    if last.bias is not None:
-        result.append({"params": [last.bias], "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": 0.0})
-    return result

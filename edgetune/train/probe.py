@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetune.errors import Interrupted
 from edgetune.train.augment import to_float
 from edgetune.train.network import Normalisation, forward_features, head_of
 
@@ -39,9 +41,14 @@ def extract_features(
     device: torch.device,
     progress: Progress,
     label: str,
+    stop: Callable[[], bool] = lambda: False,
     batch_size: int = 64,
 ) -> torch.Tensor:
-    """Return what the frozen network's last layer sees of each image: float32 `[N, F]`, on the CPU."""
+    """Return what the frozen network's last layer sees of each image: float32 `[N, F]`, on the CPU.
+
+    Raises:
+        Interrupted: `stop()` was true after a batch.
+    """
     import numpy as np
     import torch
 
@@ -52,6 +59,8 @@ def extract_features(
             batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
             parts.append(forward_features(network, normalise(to_float(batch))).float().cpu())
             progress.advance(label, min(start + batch_size, len(images)), len(images))
+            if stop():
+                raise Interrupted(f"interrupted at the {label}", remedy="run the same command again; the probe starts over")
     return torch.cat(parts)
 
 
@@ -117,5 +126,5 @@ def _fit(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()

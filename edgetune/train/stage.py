@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Checkpoint, Dataset, write_atomic
 from edgetune.device.environment import processor_facts
-from edgetune.errors import TargetError, WeightsError
+from edgetune.errors import TargetError, UsageError, WeightsError
 from edgetune.train import weights as pretrained
 from edgetune.train.augment import without_mirroring
-from edgetune.train.finetune import FineTuning, auto_epochs
-from edgetune.train.network import create_network, normalisation, require_known
+from edgetune.train.finetune import FineTuning
+from edgetune.train.network import create_network, head_of, model_options, normalisation, require_known
 from edgetune.train.probe import extract_features, fit_probe
+from edgetune.train.schedule import auto_epochs
 from edgetune.train.state import StateStore
 
 if TYPE_CHECKING:
@@ -63,32 +66,27 @@ def train(
         TrainingDiverged: the loss or the weights stopped being numbers.
         Interrupted: `stop` said so; the same call resumes.
     """
-    import torch
-
     device = _device(recipe)
-    _make_deterministic(resolved_threads(recipe), seed)
     require_known(model.backbone)
     weights = pretrained.resolve(model)
-    progress.line(f"{model.backbone}, weights from {weights.reference}, on {device.type} with {torch.get_num_threads()} threads")
-    recipe = _decided(recipe, dataset, pretrained=weights.path is not None)
-    options = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
-    network = create_network(model.backbone, len(dataset.classes), options).to(device)
-    pretrained.load_into(network, weights)
-    normalise = normalisation(model.backbone)
-    run = FineTuning(network, normalise, dataset, recipe, seed=seed, device=device)
-    store = StateStore(folder, key)
-    state = store.load(progress)
-    if state:
-        run.restore(*state)
-        progress.line(f"resumed after epoch {run.epoch}, step {run.step}")
-    else:
-        if weights.path is not None:
-            _probe(run, recipe, progress)
-        start = run.begin()
-        progress.line(f"linear probe: validation loss {start.val_loss:.3f}, validation top-1 {start.val_top1_percent:.2f} %")
-    run.run(store, progress, stop)
-    checkpoint = _write(run, model, options, weights, folder)
-    store.clear()
+    options = model_options(model.backbone, model, dataset.preprocessing.height)
+    recipe = _decided(recipe, dataset, progress, pretrained=weights.path is not None)
+    with _deterministic(resolved_threads(recipe), seed, device), _memory_remedy(recipe):
+        progress.line(f"{model.backbone}, weights from {weights.reference}, {_where(device)}")
+        network = create_network(model.backbone, len(dataset.classes), options).to(device)
+        head_of(network)
+        pretrained.load_into(network, weights)
+        run = FineTuning(network, normalisation(model.backbone), dataset, recipe, seed=seed, device=device)
+        store = StateStore(folder, key)
+        state = store.load(progress)
+        if state:
+            run.restore(*state)
+            progress.line(f"resumed after epoch {run.epoch}, step {run.step}")
+        else:
+            _begin(run, recipe, progress, stop, probe=weights.path is not None and recipe.probe_iterations > 0)
+        run.run(store, progress, stop)
+        checkpoint = _write(run, model, options, weights, folder)
+        store.clear()
     return checkpoint
 
 
@@ -101,20 +99,57 @@ def _device(recipe: TrainRecipe) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
-def _make_deterministic(threads: int, seed: int) -> None:
+def _where(device: torch.device) -> str:
     import torch
 
+    if device.type == "cuda":
+        return f"on {torch.cuda.get_device_name(device)}"
+    return f"on the CPU with {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+
+
+@contextmanager
+def _deterministic(threads: int, seed: int, device: torch.device) -> Iterator[None]:
+    """Fix the threads, the algorithms and the seed; what the process had before comes back afterwards."""
+    import torch
+
+    threads_before, mode_before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    if device.type == "cuda":
+        # Without a fixed workspace cuBLAS may sum in another order; it is read when the GPU is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.manual_seed(seed)
+    # A few CUDA kernels have no deterministic twin: there torch warns instead of giving up.
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.set_deterministic_debug_mode(mode_before)
 
 
-def _decided(recipe: TrainRecipe, dataset: Dataset, *, pretrained: bool) -> TrainRecipe:
+@contextmanager
+def _memory_remedy(recipe: TrainRecipe) -> Iterator[None]:
+    """Say what to do when a GPU's memory does not suffice: another batch size is another run, so it is not changed here."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as fault:
+        raise UsageError(
+            f"the GPU's memory does not suffice for batches of {recipe.batch_size} images",
+            remedy=f"set train.batch_size = {max(2, recipe.batch_size // 2)}, or choose a smaller data.image_size or backbone",
+        ) from fault
+
+
+def _decided(recipe: TrainRecipe, dataset: Dataset, progress: Progress, *, pretrained: bool) -> TrainRecipe:
     """Return the recipe with every auto decided."""
     images = dataset.counts["train"]
     epochs = auto_epochs(images) if recipe.epochs == "auto" else recipe.epochs
     # Batch norm learns nothing from a batch of one, and a batch larger than the set would never be full.
     batch_size = min(recipe.batch_size, max(2, images))
+    if batch_size < recipe.batch_size:
+        progress.line(f"warning: batches of {batch_size} images instead of {recipe.batch_size}: there are no more to train on")
     batch_norm = recipe.batch_norm
     if batch_norm == "auto":
         batch_norm = "frozen" if pretrained else "adapt"
@@ -122,12 +157,18 @@ def _decided(recipe: TrainRecipe, dataset: Dataset, *, pretrained: bool) -> Trai
     return recipe.model_copy(update={"epochs": epochs, "batch_size": batch_size, "augment": augment, "batch_norm": batch_norm})
 
 
-def _probe(run: FineTuning, recipe: TrainRecipe, progress: Progress) -> None:
+def _begin(run: FineTuning, recipe: TrainRecipe, progress: Progress, stop: Callable[[], bool], *, probe: bool) -> None:
+    if probe:
+        _probe(run, recipe, progress, stop)
+    start = run.begin()
+    what = "linear probe" if probe else "before fine-tuning, with a random head"
+    progress.line(f"{what}: validation loss {start.val_loss:.3f}, validation top-1 {start.val_top1_percent:.2f} %")
+
+
+def _probe(run: FineTuning, recipe: TrainRecipe, progress: Progress, stop: Callable[[], bool]) -> None:
     """Fit the head to the frozen backbone's features of the images as the device will see them."""
     import torch
 
-    if recipe.probe_iterations == 0:
-        return
     parts = {}
     for split in ("train", "val"):
         features = extract_features(
@@ -137,6 +178,7 @@ def _probe(run: FineTuning, recipe: TrainRecipe, progress: Progress) -> None:
             device=run.device,
             progress=progress,
             label=f"features of the {split} images",
+            stop=stop,
         )
         parts[split] = features, torch.from_numpy(run.dataset.labels(split).copy())
     fit_probe(
@@ -176,16 +218,17 @@ def _write(
         best_epoch=run.best_epoch,
         epochs=run.epoch,
         warnings=_warnings(run),
-    ).at(folder)  # type: ignore[no-any-return]
+    ).at(folder)
 
 
 def _warnings(run: FineTuning) -> tuple[str, ...]:
     found = []
     chance = 100.0 * max(run.dataset.class_counts["val"]) / max(1, run.dataset.counts["val"])
     if run.history[run.best_epoch].val_top1_percent <= chance:
-        found.append(f"the network learned nothing: it does no better on the validation set than naming one class ({chance:.1f} %)")
+        what = "naming one class every time"
+        found.append(f"the network learned nothing: it does no better on the validation set than {what} ({chance:.1f} %)")
     if run.epochs and run.best_epoch == 0:
-        found.append("fine-tuning did not improve on the linear probe, whose weights were kept")
+        found.append("fine-tuning did not improve on the weights that it began with (epoch 0), which were kept")
     return tuple(found)
 
 
@@ -201,6 +244,6 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
     network = create_network(checkpoint.backbone, len(checkpoint.classes), checkpoint.model_options)
     try:
         network.load_state_dict(load_file(checkpoint.weights_path))
-    except (SafetensorError, RuntimeError) as fault:
+    except (SafetensorError, RuntimeError, OSError) as fault:
         raise WeightsError(f"{checkpoint.weights_path.name} does not fit {checkpoint.backbone}: {fault}") from fault
     return network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,9 @@ class StateStore:
 
         tensors, values = state
         self.count += 1
-        header = {"edgetune": json.dumps({"key": self.key, "count": self.count, "values": values}, sort_keys=True)}
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        facts = {"key": self.key, "count": self.count, "values": values, "sha256": _digest(tensors)}
+        content = save(tensors, {"edgetune": json.dumps(facts, sort_keys=True)})
         write_atomic(self.folder / NAMES[self.count % 2], content)
 
     def load(self, progress: Progress) -> State | None:
@@ -55,7 +57,7 @@ class StateStore:
             try:
                 header, state = _read(path)
             except (ValueError, KeyError, OSError) as fault:
-                progress.line(f"warning: {name} cannot be read ({fault}); the state before it is used")
+                progress.line(f"warning: {name} cannot be read ({fault}) and is not used")
                 continue
             if header["key"] != self.key:
                 progress.line(f"warning: {name} belongs to another recipe or other images and is not used")
@@ -67,9 +69,18 @@ class StateStore:
         return state
 
     def clear(self) -> None:
-        """Remove the files: the run is complete."""
-        for name in NAMES:
-            (self.folder / name).unlink(missing_ok=True)
+        """Remove the files, and what a kill in the middle of a save left of one: the run is complete."""
+        for path in [self.folder / name for name in NAMES] + [p for name in NAMES for p in self.folder.glob(f".{name}.*")]:
+            path.unlink(missing_ok=True)
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Return the sha256 of all values: safetensors notices a file that is too short, but not one that was changed."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], State]:
@@ -81,4 +92,6 @@ def _read(path: Path) -> tuple[dict[str, Any], State]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as fault:
         raise ValueError(str(fault)) from fault
+    if _digest(tensors) != header["sha256"]:
+        raise ValueError("its content is not what was saved")
     return header, (tensors, header["values"])

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import re
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from urllib.parse import urlsplit
 
 from edgetune.artefacts import sha256_file
 from edgetune.errors import Fault, WeightsError
+from edgetune.train.lite_names import rename_lite
 
 if TYPE_CHECKING:
     import torch
@@ -86,16 +89,33 @@ def resolve(recipe: ModelRecipe) -> Weights:
     if recipe.weights != "auto":
         return _from_path(Path(recipe.weights).expanduser(), recipe.weights_sha256)
     tried: list[Fault] = []
-    found = _from_pip(recipe.backbone, tried) or _from_hub(recipe.backbone, tried)
+    repository = _repository(recipe.backbone)
+    found = _from_pip(recipe.backbone, tried) or _from_hub(repository, tried)
     if found is None:
         raise WeightsError(
             f"no pretrained weights of {recipe.backbone} are at hand",
             faults=tried,
-            remedy="fetch them by hand on a machine that reaches the hub (pip install huggingface_hub; hf download "
-            f"timm/NAME model.safetensors) and give model.weights = <path>; or ask for random weights with model.weights = none",
+            remedy=_by_hand(repository) + "or ask for random weights with model.weights = none",
         )
     _require_digest(found.sha256, recipe.weights_sha256, found.reference)
     return found
+
+
+def _by_hand(repository: str) -> str:
+    if not repository:
+        return "give model.weights = <path of a .safetensors file>; "
+    return (
+        "fetch them by hand on a machine that reaches the hub (pip install huggingface_hub; "
+        f"hf download {repository} model.safetensors) and give model.weights = <path>; "
+    )
+
+
+def _repository(backbone: str) -> str:
+    """Return the hub's repository of a backbone's default pretrained weights, or an empty text."""
+    import timm
+
+    config = timm.get_pretrained_cfg(backbone)
+    return str(config.hf_hub_id or "") if config else ""
 
 
 def _require_digest(found: str, expected: str, what: str) -> None:
@@ -133,17 +153,13 @@ def _from_pip(backbone: str, tried: list[Fault]) -> Weights | None:
     return Weights(kind="pip", reference=known.package, sha256=digest, path=path)
 
 
-def _from_hub(backbone: str, tried: list[Fault]) -> Weights | None:
-    import timm
-
-    config = timm.get_pretrained_cfg(backbone)
-    if config is None or not config.hf_hub_id:
+def _from_hub(repository: str, tried: list[Fault]) -> Weights | None:
+    if not repository:
         tried.append(Fault(where="hub", problem="timm names no weights on the hub for this backbone"))
         return None
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repository = config.hf_hub_id
     try:
         return _hub_file(hf_hub_download(repository, "model.safetensors", local_files_only=True), repository)
     except LocalEntryNotFoundError:
@@ -157,7 +173,7 @@ def _from_hub(backbone: str, tried: list[Fault]) -> Weights | None:
     try:
         return _hub_file(hf_hub_download(repository, "model.safetensors"), repository)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as fault:
-        tried.append(Fault(where="hub", problem=f"{repository}: {str(fault).splitlines()[0]}"))
+        tried.append(Fault(where="hub", problem=f"{repository}: {_first_line(fault)}"))
         return None
 
 
@@ -187,14 +203,17 @@ def describe(backbone: str) -> str:
     known = PIP_WEIGHTS.get(backbone.split(".")[0])
     if known and importlib.util.find_spec(known.module):
         return "pip"
-    import timm
+    repository = _repository(backbone)
+    if not repository:
+        return "none known"
     from huggingface_hub import try_to_load_from_cache
 
-    config = timm.get_pretrained_cfg(backbone)
-    if config is None or not config.hf_hub_id:
-        return "none known"
-    cached = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    cached = try_to_load_from_cache(repository, "model.safetensors")
     return "hub cache" if isinstance(cached, str) else f"pip install {known.package}" if known else "hub"
+
+
+def _first_line(fault: Exception) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0]
 
 
 def read(weights: Weights) -> dict[str, torch.Tensor]:
@@ -204,7 +223,6 @@ def read(weights: Weights) -> dict[str, torch.Tensor]:
         WeightsError: the file is malformed or holds anything but tensors.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if weights.path is None:
@@ -213,12 +231,13 @@ def read(weights: Weights) -> dict[str, torch.Tensor]:
         if weights.path.suffix == ".safetensors" or weights.kind == "hub":
             return load_file(weights.path)
         state = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as fault:
-        raise WeightsError(f"{weights.reference} cannot be read: {str(fault).splitlines()[0]}") from fault
-    except Exception as fault:
-        if type(fault).__name__ != "UnpicklingError":
-            raise
-        raise WeightsError(f"{weights.reference} holds more than tensors, and is not opened") from fault
+    except pickle.UnpicklingError as fault:
+        raise WeightsError(
+            f"{weights.reference} holds more than tensors, and is not opened",
+            remedy="save its state_dict alone, as .safetensors",
+        ) from fault
+    except Exception as fault:  # A malformed pickle may raise anything.
+        raise WeightsError(f"{weights.reference} cannot be read: {_first_line(fault)}") from fault
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{weights.reference} is not a table of tensors by name")
@@ -238,15 +257,16 @@ def load_into(network: nn.Module, weights: Weights) -> None:
     found = read(weights)
     if "_conv_stem.weight" in found:
         found = rename_lite(found, list(network.state_dict()))
+    found = _resampled(found, network)
     head = [name for name, module in network.named_modules() if module is network.get_classifier()]  # type: ignore[operator]
     is_head = tuple(f"{name}." for name in head)
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(is_head)}
     offered = {name: tensor for name, tensor in found.items() if not name.startswith(is_head)}
     # Files older than torch 0.4.1 do not count batches; the counter is not used at a fixed momentum.
     counters = {name for name in wanted if name.endswith("num_batches_tracked") and name not in offered}
-    faults = [Fault(where=name, problem="is not in the file") for name in wanted if name not in offered | dict.fromkeys(counters)]
+    faults = [Fault(where=name, problem="is not in the file") for name in wanted if name not in {*offered, *counters}]
     faults += [Fault(where=name, problem="is in the file, but not in the network") for name in offered if name not in wanted]
-    for name in wanted.keys() & offered.keys():
+    for name in [name for name in wanted if name in offered]:
         if wanted[name].shape != offered[name].shape:
             got, expected = str(tuple(offered[name].shape)), str(tuple(wanted[name].shape))
             faults.append(Fault(where=name, problem="has another shape", got=got, expected=expected))
@@ -258,28 +278,9 @@ def load_into(network: nn.Module, weights: Weights) -> None:
     network.load_state_dict({**network.state_dict(), **offered})
 
 
-def rename_lite(found: dict[str, torch.Tensor], names: list[str]) -> dict[str, torch.Tensor]:
-    """Return EfficientNet-Lite weights with efficientnet-pytorch's names under timm's.
-
-    Args:
-        found: `_conv_stem`, `_bn0`, `_blocks.N._depthwise_conv` …, blocks counted through.
-        names: timm's names; blocks are counted per stage.
-    """
-    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    blocks = sorted({tuple(int(part) for part in name.split(".")[1:3]) for name in names if name.startswith("blocks.")})
-    renamed = {}
-    for name, tensor in found.items():
-        parts = name.split(".")
-        if parts[0] != "_blocks":
-            renamed[".".join([outer.get(parts[0], parts[0]), *parts[1:]])] = tensor
-            continue
-        stage, index = blocks[int(parts[1])]
-        expands = f"_blocks.{parts[1]}._expand_conv.weight" in found
-        inner = (
-            {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl"}
-            if expands
-            else {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
-        )
-        inner["_bn2"] = "bn3" if expands else "bn2"
-        renamed[".".join([f"blocks.{stage}.{index}", inner.get(parts[2], parts[2]), *parts[3:]])] = tensor
-    return renamed
+def _resampled(found: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors with position embeddings for the network's input size, as timm does with its own weights."""
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if adapt is None or not network.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator, union-attr]
+        return found
+    return dict(adapt(found, network))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgetune.artefacts import Dataset, Measurement, Preprocessing, VerdictRow
+from edgetune.artefacts import Dataset, Measurement, Preprocessing, VerdictName, VerdictRow
 from edgetune.progress import Progress
 from edgetune.verify import costs, rows
 from edgetune.verify.statistics import wilson_interval
@@ -53,10 +53,8 @@ def measure_again(
     promised = manifest["profile"]
     reasons = _differences(promised, raw["environment"])
     where = f"{target.describe()}, {raw['environment'].get('name') or raw['environment']['architecture']}"
-    measurement: Measurement = Measurement(
-        where=where, is_target=not reasons, stand_in_reason="; ".join(reasons), raw=raw
-    ).at(folder)
-    return measurement
+    reason = "; ".join(reasons)
+    return Measurement(where=where, is_target=not reasons, stand_in_reason=reason, raw=raw).at(folder)
 
 
 def _differences(promised: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
@@ -105,7 +103,7 @@ def _accuracy(measurement: Measurement, manifest: Mapping[str, Any], dataset: Da
     hits = int((measurement.logits(precision).argmax(axis=1) == labels).sum())
     low, high = (100 * end for end in wilson_interval(hits, len(labels)))
     least = claimed - manifest["limits"]["top1_drop_points"]
-    verdict = "KEPT" if 100 * hits / len(labels) >= least else "INCONCLUSIVE" if high >= least else "BROKEN"
+    verdict: VerdictName = "KEPT" if 100 * hits / len(labels) >= least else "INCONCLUSIVE" if high >= least else "BROKEN"
     return VerdictRow(
         kind="accuracy",
         name=name,

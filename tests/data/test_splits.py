@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.data.splits import LARGE_CLASS, Unit, deal, draw
+from edgetune.data.splits import Unit, deal
 
 keys = st.integers(0, 10**6).map(str)
 labels = st.frozensets(st.sampled_from("abc"), min_size=1, max_size=2)
@@ -37,27 +37,15 @@ def test_the_order_of_units_does_not_matter(dealt: list[Unit], seed: int, random
     assert dict(zip(dealt, one, strict=True)) == dict(zip(mixed, other, strict=True))
 
 
-@given(st.integers(3, 2 * LARGE_CLASS), st.integers(0, 99))
+@given(st.integers(3, 200), st.integers(0, 99))
 def test_three_different_images_are_enough(count: int, seed: int) -> None:
     splits, faults = deal(single(count), seed=seed, val_fraction=0.1, test_fraction=0.2)
     assert not faults
     assert set(splits) == {"train", "val", "test"}
 
 
-@given(st.integers(LARGE_CLASS, 120), st.integers(1, 60), st.integers(0, 99))
-def test_in_a_large_class_adding_images_moves_none(count: int, more: int, seed: int) -> None:
-    old = [unit for unit in single(count)]
-    before, _ = deal(old, seed=seed, val_fraction=0.2, test_fraction=0.2)
-    after, _ = deal(old + single(more, prefix="new"), seed=seed, val_fraction=0.2, test_fraction=0.2)
-    # A class that chance left without a split is repaired; adding images can only undo that.
-    moved = sum(one != other for one, other in zip(before, after, strict=False))
-    drawn = [draw(seed, unit.key) for unit in old]
-    repaired = (not any(u < 0.2 for u in drawn)) + (not any(0.2 <= u < 0.4 for u in drawn))
-    assert moved <= repaired
-
-
-@given(st.integers(3, LARGE_CLASS - 2), st.integers(0, 99))
-def test_in_a_small_class_adding_an_image_moves_at_most_one_over_each_border(count: int, seed: int) -> None:
+@given(st.integers(3, 200), st.integers(0, 99))
+def test_adding_an_image_moves_at_most_one_over_each_border(count: int, seed: int) -> None:
     old = single(count)
     before, _ = deal(old, seed=seed, val_fraction=0.1, test_fraction=0.2)
     after, _ = deal([*old, *single(1, prefix="new")], seed=seed, val_fraction=0.1, test_fraction=0.2)
@@ -74,8 +62,7 @@ def test_the_fractions_are_met() -> None:
     small = Counter(deal(single(40), seed=0, val_fraction=0.1, test_fraction=0.2)[0])
     assert small == {"train": 28, "val": 4, "test": 8}
     large = Counter(deal(single(20_000), seed=0, val_fraction=0.1, test_fraction=0.2)[0])
-    assert abs(large["test"] - 4000) < 4 * 57  # four standard deviations of a binomial
-    assert abs(large["val"] - 2000) < 4 * 43
+    assert large == {"train": 14_000, "val": 2000, "test": 4000}
 
 
 def test_the_seed_makes_another_split() -> None:

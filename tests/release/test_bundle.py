@@ -45,6 +45,7 @@ def build(world, report, measurement):
             "measurement": measurement,
             "profile": world.profile,
             "session": SESSION,
+            "limits": {"top1_drop_points": 1.0, "golden_max_abs": 0.5, "latency_p90_ms": None},
             "provenance": PROVENANCE,
         }
         return make_bundle(**{**given, **changes})
