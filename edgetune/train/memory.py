@@ -15,7 +15,7 @@ LARGEST = 2**30
 def keep_freed_memory() -> bool:
     """Tell glibc not to give large blocks back to the kernel; return whether it took the advice.
 
-    A training step allocates and frees the same activations over and over. By default each of them is mapped anew, and the kernel
+    A training step allocates and frees the same activations over and over. By default each is mapped anew, and the kernel
     clears every page: `tools/bench_train_step.py` measures what that costs. Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):

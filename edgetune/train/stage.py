@@ -15,6 +15,7 @@ from edgetune.errors import TargetError, UsageError, WeightsError
 from edgetune.train import weights as pretrained
 from edgetune.train.augment import without_mirroring
 from edgetune.train.finetune import FineTuning
+from edgetune.train.memory import keep_freed_memory
 from edgetune.train.network import create_network, head_of, model_options, normalisation, require_known
 from edgetune.train.probe import extract_features, fit_probe
 from edgetune.train.schedule import auto_epochs
@@ -116,6 +117,8 @@ def _deterministic(threads: int, seed: int, device: torch.device) -> Iterator[No
     if device.type == "cuda":
         # Without a fixed workspace cuBLAS may sum in another order; it is read when the GPU is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    else:
+        keep_freed_memory()
     torch.set_num_threads(threads)
     # A few CUDA kernels have no deterministic twin: there torch warns instead of giving up.
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
