@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_logits", "spread_rows"]
 
+# Stands for what has no finite value: JSON has no infinity.
+FARTHEST = 1e300
+
 
 def compare_logits(
     reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32], names: Sequence[str]
@@ -37,11 +40,13 @@ def compare_logits(
     # NaN must win: a comparison with it is the worst there is.
     worst = int(np.argmax(np.where(np.isfinite(difference), difference, np.inf).max(axis=1)))
     energy = float(np.square(reference.astype(np.float64)).sum())
+    error = float(np.square(difference).sum())
     finite = bool(np.isfinite(difference).all())
     return NumericParity(
         images=len(reference),
-        max_abs=float(difference.max()) if finite else 1e300,
-        nmse=float(np.square(difference).sum() / max(energy, 1e-300)) if finite else 1e300,
+        max_abs=float(difference.max()) if finite else FARTHEST,
+        # Beside logits that are all zero, any error is as large as errors get.
+        nmse=min(error / energy if energy else FARTHEST * (error > 0), FARTHEST) if finite else FARTHEST,
         top1_agreement_percent=100.0 * float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
         worst=names[worst],
     )

@@ -28,6 +28,7 @@ from edgetune.artefacts import (
     write_atomic,
 )
 from edgetune.device.environment import processor_facts
+from edgetune.errors import Interrupted
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
 from edgetune.recipe import Recipe
@@ -163,7 +164,11 @@ class Run:
                     stop=self.stop,
                 )
 
-        return self.cache.value(Checkpoint, "train", depends, compute, resumes=True)
+        checkpoint = self.cache.value(Checkpoint, "train", depends, compute, resumes=True)
+        if self.stop():
+            # The signal came after the last step that asked.
+            raise Interrupted("interrupted after training", remedy="run the same command again to go on")
+        return checkpoint
 
     @cached_property
     def fp32(self) -> OnnxModel:

@@ -68,13 +68,13 @@ class ModelRecipe(Strict):
 class AugmentRecipe(Strict):
     """How a train image is varied each time it is seen."""
 
-    crop_min_area: float = Field(default=0.6, gt=0.05, le=1.0)
+    crop_min_area: float = Field(default=0.8, gt=0.05, le=1.0)
     """The smallest part of the image's area that a random crop keeps."""
     aspect: float = Field(default=1.15, ge=1.0, le=2.0)
     """The largest change of the aspect ratio of a random crop, and its inverse."""
     flip: bool | Literal["auto"] = "auto"
     """Mirror left and right at random; auto: yes, but for digits, where a mirrored digit is no digit."""
-    rotation_degrees: float = Field(default=10.0, ge=0.0, le=180.0)
+    rotation_degrees: float = Field(default=5.0, ge=0.0, le=180.0)
     """The largest rotation, either way."""
     brightness: float = Field(default=0.2, ge=0.0, le=1.0)
     """The largest relative change."""
@@ -93,11 +93,11 @@ class TrainRecipe(Strict):
     """Epochs over all layers; auto: more for few images, see CONTRIBUTING. 0 keeps the linear probe."""
     probe_iterations: int = Field(default=60, ge=0, le=10_000)
     """L-BFGS iterations of the head alone on cached features; cheap. 0 starts from a fresh head."""
-    batch_size: int = Field(default=32, ge=2, le=65_536)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images per step."""
     lr: float = Field(default=1e-3, gt=0.0, le=10.0)
     """The peak learning rate of the head and of the topmost layers, for AdamW."""
-    layer_decay: float = Field(default=0.85, gt=0.0, le=1.0)
+    layer_decay: float = Field(default=0.9, gt=0.0, le=1.0)
     """Each stage of the backbone learns this much more slowly than the one above it."""
     weight_decay: float = Field(default=0.05, ge=0.0, le=1.0)
     """AdamW's; not applied to norms and biases."""
@@ -110,7 +110,7 @@ class TrainRecipe(Strict):
     batch_norm: Literal["auto", "frozen", "adapt"] = "auto"
     """Whether batch norms keep the pretrained statistics or follow the new images; auto: frozen, but adapt for random weights."""
     patience: int = Field(default=10, ge=1, le=10_000)
-    """Stop after so many epochs without a better validation loss."""
+    """Stop after so many epochs without a better top-1 on the validation set (of equals, the lower loss is better)."""
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     """CPU threads; auto: one per physical core that this process may use. The same number gives the same bytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["pool_means", "rename", "shape_operators", "strip"]
+__all__ = ["flatten_reshapes", "pool_means", "rename", "shape_operators", "strip"]
 
 SHAPE_OPERATORS = ("Shape", "Gather", "Range", "ConstantOfShape", "NonZero")
 
@@ -54,7 +55,8 @@ def flatten_reshapes(graph: onnx.GraphProto) -> int:
             pooled.update(node.output if node.op_type != "Mul" or set(node.input) <= pooled else ())
         if node.op_type != "Reshape" or node.input[0] not in pooled or node.input[1] not in constants:
             continue
-        if list(numpy_helper.to_array(constants[node.input[1]]))[0] == -1 and constants[node.input[1]].dims[0] == 2:
+        shape = numpy_helper.to_array(constants[node.input[1]])
+        if len(shape) == 2 and shape[0] == -1:
             del node.input[1:]
             del node.attribute[:]
             node.op_type = "Flatten"
@@ -87,27 +89,47 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def rename(graph: onnx.GraphProto) -> None:
-    """Name each layer after its weight in the checkpoint, every other node by its operator and place, in order."""
-    kept = {value.name for value in [*graph.input, *graph.output]}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    seen: Counter[str] = Counter()
+    """Name each layer after its weight in the checkpoint, every other node by its operator and place, in order.
+
+    No two nodes and no two tensors get the same name. The names of the graph's inputs and outputs stay.
+    """
+    kept = {value.name: value.name for value in [*graph.input, *graph.output]}
+    constants = {tensor.name for tensor in graph.initializer}
+    nodes, tensors = _Names(()), _Names(kept)
     new: dict[str, str] = {}
     for node in graph.node:
         weights = [name for name in node.input[1:] if name in constants and name.endswith(".weight")]
         base = weights[0].removesuffix(".weight").removeprefix("network.") if weights else node.op_type.lower()
-        seen[base] += 1
-        node.name = base if weights and seen[base] == 1 else f"{base}_{seen[base]}"
-        for index, output in enumerate(node.output):
-            if output and output not in kept:
-                new[output] = f"{node.name}.out" if index == 0 else f"{node.name}.out{index}"
+        node.name = nodes.take(base, numbered=not weights)
         for index, name in enumerate(node.input):
             if name in constants and name not in new:
-                new[name] = name.removeprefix("network.") if "." in name else f"{node.name}.in{index}"
+                new[name] = tensors.take(name.removeprefix("network.") if "." in name else f"{node.name}.in{index}")
+        for index, name in enumerate(node.output):
+            if name and name not in kept:
+                new[name] = tensors.take(f"{node.name}.out{index or ''}")
+    new.update(kept)
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
     for tensor in graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
+
+
+class _Names:
+    """Hands out each name once."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self.taken = set(taken)
+        self.seen: Counter[str] = Counter()
+
+    def take(self, base: str, *, numbered: bool = False) -> str:
+        """Return the base itself, unless it is numbered or taken already, or else with the next free number behind it."""
+        while True:
+            self.seen[base] += 1
+            name = base if self.seen[base] == 1 and not numbered else f"{base}_{self.seen[base]}"
+            if name not in self.taken:
+                self.taken.add(name)
+                return name
 
 
 def shape_operators(graph: onnx.GraphProto) -> list[str]:

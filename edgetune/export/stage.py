@@ -87,7 +87,7 @@ def export(
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         macs=_macs(module, checkpoint),
         warnings=warnings,
-    ).at(folder)  # type: ignore[no-any-return]
+    ).at(folder)
 
 
 def _require_readable(recipe: ExportRecipe, caps: ModelCaps) -> None:

@@ -57,7 +57,7 @@ def deployable(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ..
     for module in list(inner.modules()):
         if getattr(module, "fused_attn", False):
             # Fused attention is traced with its keys' shape computed at run time; written out, it is three operators.
-            module.fused_attn = False  # type: ignore[assignment]
+            module.fused_attn = False
         for name, child in list(module.named_children()):
             if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
                 setattr(module, name, SpatialMean())
@@ -100,6 +100,21 @@ def trace(module: nn.Module, height: int, width: int) -> onnx.ModelProto:
     if program is None:
         raise GraphError("torch's exporter returned nothing", remedy="install another torch")
     model = program.model_proto
+    _require_any_batch(model)
     if model.ByteSize() >= 2**31:
-        raise GraphError(f"the model has {model.ByteSize()} bytes; one ONNX file holds at most 2 GiB", remedy="choose a smaller backbone")
+        raise GraphError(
+            f"the model has {model.ByteSize()} bytes; one ONNX file holds at most 2 GiB", remedy="choose a smaller backbone"
+        )
     return model
+
+
+def _require_any_batch(model: onnx.ModelProto) -> None:
+    """Raise if the network decided something by the number of images: torch then exports it for the sample's number alone."""
+    for value in [*model.graph.input, *model.graph.output]:
+        batch = value.type.tensor_type.shape.dim[0]
+        if not batch.dim_param:
+            raise GraphError(
+                f"the network cannot be exported at opset {OPSET} for a batch of any size",
+                faults=[Fault(where=value.name, problem="fixed batch", got=str(batch.dim_value), expected="any")],
+                remedy="choose another backbone; see `edgetune backbones`",
+            )

@@ -4,8 +4,8 @@ Rounded weights and inputs shift the mean of a layer's output. Layer by layer, i
 corrected already, the mean difference to the fp32 output per channel is added to the bias (Nagel et al. 2019, Data-Free
 Quantization Through Weight Equalization and Bias Correction, section 4.2, with measured instead of assumed inputs).
 
-The QDQ graph is run once, piece by piece from layer to layer; only the tensors that later pieces read stay in memory, and the
-number of images is bounded by the largest of them.
+The QDQ graph is run once, piece by piece from layer to layer, on a few small batches side by side; only the tensors that later
+pieces read stay in memory, and the number of images is bounded by their size.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["correct_biases"]
 
-# The largest activation of all images together, in values: 2^26 float32 are 256 MiB.
-LARGEST_TENSOR = 2**26
+# What all tensors that are alive at once may take, in bytes; and how many images are enough for a mean, however small they are.
+MEMORY = 2**28
+ENOUGH_IMAGES = 256
 
 Tensors = dict[str, "npt.NDArray[Any]"]
 
@@ -41,53 +42,69 @@ def correct_biases(graph: QuantGraph, batches: Batches, *, progress: Progress) -
         progress: told of each layer.
     """
     layers = [node for node in graph.layers() if node.op_type in ("Conv", "Gemm")]
-    images, expected = _references(graph, [node.output[0] for node in layers], batches)
-    pieces = _pieces(to_qdq(graph), [node.output[0] for node in layers])
-    live: Tensors = {graph.model.graph.input[0].name: images}
+    pieces = _pieces(to_qdq(graph), [layer.output[0] for layer in layers])
+    source = graph.model.graph.input[0].name
+    live, expected = _references(graph, layers, batches, _images_that_fit(pieces, {source: next(batches())}))
+    images = sum(len(tensors[source]) for tensors in live)
     changed: dict[str, npt.NDArray[np.float32]] = {}
     for done, (layer, piece) in enumerate(zip(layers, pieces, strict=True), start=1):
         live = _run(piece, live)
-        output = live[layer.output[0]]
-        shift = expected[layer.output[0]] - _channel_means(output)
+        name = layer.output[0]
+        shift = expected[name] - sum(_channel_sums(tensors[name]) for tensors in live) / sum(_places(t[name]) for t in live)
         # What the int32 bias cannot express is not corrected: the layers after this one must see what the runtime will.
         step = bias_grid(graph, layer)
         shift = (shift / step).round() * step
-        live[layer.output[0]] = output + shift.reshape(1, -1, *[1] * (output.ndim - 2)).astype(output.dtype)
+        for tensors in live:
+            shape = [1, -1, *[1] * (tensors[name].ndim - 2)]
+            tensors[name] = tensors[name] + shift.reshape(shape).astype(tensors[name].dtype)
         changed[_bias_name(layer)] = (_bias(graph, layer, len(shift)) + shift).astype("float32")
         progress.advance("bias correction", done, len(layers))
-    step_note = {"step": "sequential bias correction", "layers": len(layers), "images": len(images)}
+    step_note = {"step": "sequential bias correction", "layers": len(layers), "images": images}
     return graph.updated(step_note, model=_with_biases(graph.model, layers, changed))
 
 
-def _channel_means(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the mean of `[N, C, ...]` over all but the channels."""
+def _channel_sums(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the sum of `[N, C, ...]` over all but the channels."""
     import numpy as np
 
-    means: npt.NDArray[np.float64] = values.mean(axis=(0, *range(2, values.ndim)), dtype=np.float64)
-    return means
+    sums: npt.NDArray[np.float64] = values.sum(axis=(0, *range(2, values.ndim)), dtype=np.float64)
+    return sums
+
+
+def _places(values: npt.NDArray[Any]) -> int:
+    """Return how many values of each channel `[N, C, ...]` has."""
+    return int(values.size // values.shape[1])
+
+
+def _images_that_fit(pieces: list[onnx.ModelProto], batch: Tensors) -> int:
+    """Return for how many images the tensors that are alive at once fit the memory, as a first batch shows."""
+    live, largest = [batch], 1
+    for piece in pieces:
+        before = sum(value.nbytes for value in live[0].values())
+        live = _run(piece, live)
+        # While a piece runs, what it reads and what it writes are alive.
+        largest = max(largest, before + sum(value.nbytes for value in live[0].values()))
+    return min(ENOUGH_IMAGES, MEMORY * len(next(iter(batch.values()))) // largest)
 
 
 def _references(
-    graph: QuantGraph, names: list[str], batches: Batches
-) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.float64]]]:
-    """Return as many images as memory allows, and the mean of each named fp32 tensor over them, per channel."""
-    import numpy as np
-
-    images: list[npt.NDArray[np.uint8]] = []
-    sums: dict[str, Any] = {}
-    limit = 1
+    graph: QuantGraph, layers: list[onnx.NodeProto], batches: Batches, limit: int
+) -> tuple[list[Tensors], dict[str, npt.NDArray[np.float64]]]:
+    """Return the batches of the first `limit` images, and each layer's fp32 output's mean over them, per channel."""
+    names = [layer.output[0] for layer in layers]
+    source = graph.model.graph.input[0].name
+    images: list[Tensors] = []
+    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
+    places = dict.fromkeys(names, 0)
     # Two streams in step: the images themselves, and what the fp32 graph makes of them.
     for batch, values in zip(batches(), stream(graph, names, batches), strict=True):
-        if not images:
-            largest = max(value[0].size for value in values.values())
-            limit = max(len(batch), LARGEST_TENSOR // largest)
-        if sum(map(len, images)) + len(batch) > limit:
+        if images and sum(len(tensors[source]) for tensors in images) + len(batch) > limit:
             break
-        images.append(batch)
+        images.append({source: batch})
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + _channel_means(value) * len(batch)
-    together = np.concatenate(images)
-    return together, {name: total / len(together) for name, total in sums.items()}
+            sums[name] = sums[name] + _channel_sums(value)
+            places[name] += _places(value)
+    return images, {name: sums[name] / places[name] for name in names}
 
 
 def _pieces(model: onnx.ModelProto, cuts: list[str]) -> list[onnx.ModelProto]:
@@ -97,7 +114,7 @@ def _pieces(model: onnx.ModelProto, cuts: list[str]) -> list[onnx.ModelProto]:
     nodes = list(model.graph.node)
     ends = [next(i for i, node in enumerate(nodes) if cut in node.output) + 1 for cut in cuts]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    pieces = []
+    pieces: list[onnx.ModelProto] = []
     for start, end in zip([0, *ends], ends, strict=False):
         inside, after = nodes[start:end], nodes[end:]
         written = {name for node in inside for name in node.output}
@@ -117,29 +134,29 @@ def _pieces(model: onnx.ModelProto, cuts: list[str]) -> list[onnx.ModelProto]:
     return pieces
 
 
-def _run(piece: onnx.ModelProto, live: Tensors) -> Tensors:
-    """Return the tensors that are alive behind a piece: what it wrote, and what later pieces read."""
-    import numpy as np
+def _run(piece: onnx.ModelProto, live: list[Tensors]) -> list[Tensors]:
+    """Return the tensors that are alive behind a piece: what it wrote, and what later pieces read; batch by batch."""
     import onnxruntime
     from onnx import helper
 
     for value in piece.graph.input:
-        kind = helper.np_dtype_to_tensor_dtype(live[value.name].dtype)
-        value.CopyFrom(helper.make_tensor_value_info(value.name, kind, [None] * live[value.name].ndim))
+        example = live[0][value.name]
+        kind = helper.np_dtype_to_tensor_dtype(example.dtype)
+        value.CopyFrom(helper.make_tensor_value_info(value.name, kind, [None] * example.ndim))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = 1
     needed = set(piece.metadata_props[0].value.split("\n"))
     session = onnxruntime.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in piece.graph.output]
-    count = len(next(iter(live.values())))
-    parts = []
-    for start in range(0, count, 8):
-        feed = {value.name: live[value.name][start : start + 8] for value in piece.graph.input}
-        parts.append(session.run(names, feed))
-    written = {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
-    return {name: value for name, value in live.items() if name in needed} | written
+    behind = []
+    for tensors in live:
+        feed = {value.name: tensors[value.name] for value in piece.graph.input}
+        written = dict(zip(names, session.run(names, feed), strict=True))
+        behind.append({name: value for name, value in tensors.items() if name in needed} | written)
+    return behind
 
 
 def _bias_name(layer: onnx.NodeProto) -> str:

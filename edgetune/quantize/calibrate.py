@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetune.errors import GraphError
+from edgetune.errors import Fault, GraphError
 from edgetune.quantize.graph import MOVES, Grid, QuantGraph, integer_limits
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def observe(
             low[name] = min(low[name], float(value.min()))
             high[name] = max(high[name], float(value.max()))
             if not low[name] > -np.inf or not high[name] < np.inf:
-                raise GraphError(f"the fp32 model computes NaN or an infinity: {name}", remedy="train again with a lower train.lr")
+                fault = Fault(where=name, problem="NaN or an infinity on the calibration images")
+                raise GraphError("the fp32 model is broken", faults=[fault], remedy="train again with a lower train.lr")
         done += len(next(iter(values.values())))
         progress.advance("calibration", done, passes * total)
     found = {name: Histogram(low=low[name], high=high[name], counts=np.zeros(BINS)) for name in names}
@@ -201,9 +202,7 @@ def search_range(histogram: Histogram, low: float, high: float, *, steps: int) -
     return low, high
 
 
-def make_grid(
-    low: float, high: float, kind: str, *, symmetric: bool, limits: tuple[float, float] | None = None
-) -> Grid:
+def make_grid(low: float, high: float, kind: str, *, symmetric: bool, limits: tuple[float, float] | None = None) -> Grid:
     """Return the grid of an 8-bit type that covers [low, high] and holds zero exactly.
 
     Args:

@@ -1,9 +1,9 @@
 """The graph's entry: an image's bytes already are a quantized tensor, so no float arithmetic is needed before the first layer.
 
-The first layer sees x = k a - b for each byte k, per channel. With z the integer nearest to b / a, x = (k - z) a + (z a - b): the
-bytes are the integers of a grid with scale a and zero point z, and the rest is a constant that the bias takes up. That is exact
-but where the first layer pads: there it sees z instead of b / a. The rewrite is made only where that is at most half a step, which
-is the rounding error that the float entry would make at every pixel.
+The first layer sees x = k a - b for each byte k, per channel. With z the integer nearest to b / a, x = (k - z) a + (z a - b):
+the bytes are the integers of a grid with scale a and zero point z, and the rest is a constant that the bias takes up. That is
+exact but where the first layer pads: there it sees z instead of b / a. The rewrite is made only where that is at most half a
+step, which is the rounding error that the float entry would make at every pixel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from edgetune.quantize.graph import Grid, QuantGraph
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     import onnx
 

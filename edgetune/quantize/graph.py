@@ -83,7 +83,7 @@ class QuantGraph:
     """An fp32 model and how it is to be quantized.
 
     Attributes:
-        model: in fp32, as `prepare` leaves it; its biases are corrected in place of the originals, its weights stay as they were trained.
+        model: in fp32, as `prepare` leaves it; corrected biases take the place of the originals.
         rules: what the target's kernels want.
         activations: per tensor, its grid; filled by calibration.
         weights: per layer (node name), its integer weight.
@@ -176,8 +176,8 @@ class QuantGraph:
 
     def result_of(self, node: onnx.NodeProto) -> str:
         """Return the tensor that a node's grid belongs to: its output, or that of the clamp it absorbs."""
-        clamp = self.clamp_after(node)
-        return clamp.output[0] if clamp is not None else node.output[0]
+        name: str = (self.clamp_after(node) or node).output[0]
+        return name
 
     def activation_inputs(self, node: onnx.NodeProto) -> list[str]:
         """Return the inputs of an integer node that need a grid."""

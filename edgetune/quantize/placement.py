@@ -120,9 +120,11 @@ class _Placement:
             numpy_helper.from_array(zero if per_channel else zero.reshape(()), f"{base}.zero_point"),
         ]
         inputs = [f"{base}.quantized", f"{base}.scale", f"{base}.zero_point"]
-        extra = {"axis": grid.axis} if per_channel else {}
         name = f"{base}.dequantized"
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{base}.dequantize", **extra))
+        node = helper.make_node("DequantizeLinear", inputs, [name], name=f"{base}.dequantize")
+        if per_channel:
+            node.attribute.append(helper.make_attribute("axis", grid.axis))
+        self.nodes.append(node)
         return name
 
     def _grid_inputs(self, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgetune.errors import Fault, GraphError
-from edgetune.quantize.graph import LAYERS, QuantGraph, attribute, living
+from edgetune.quantize.graph import LAYERS, MOVES, QuantGraph, attribute, living
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,8 @@ def prepare(model: onnx.ModelProto, rules: Quantization) -> QuantGraph:
             faults=[Fault(where=name, problem=reason) for name, reason in found.left_float.items()],
             remedy="set quantize.precision = fp32, or choose another backbone",
         )
-    return replace(found, steps=({"step": "operators left in float", "nodes": _other_operators(found)},))
+    others = _other_operators(found)
+    return found.updated({"step": "operators without an integer kernel", "nodes": others}) if others else found
 
 
 def obstacle(graph: QuantGraph, node: onnx.NodeProto) -> str:
@@ -95,7 +96,8 @@ def _other_operators(graph: QuantGraph) -> dict[str, int]:
         reached.update(node.output)
         before = graph.producers.get(node.input[0])
         absorbed = before is not None and graph.is_integer(before) and graph.clamp_after(before) is node
-        if not graph.is_integer(node) and not absorbed and node.output[0] in graph.floats:
+        computes = node.op_type not in MOVES and node.output[0] in graph.floats
+        if computes and not absorbed and not graph.is_integer(node):
             left[node.op_type] += 1
     return dict(sorted(left.items()))
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetune.device.session import GRAPH_OPTIMIZATIONS
+
 if TYPE_CHECKING:
     from edgetune.profile import Runtime
 
 __all__ = ["Proof", "optimised_graph"]
 
-FLOAT_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv"})
-LEVELS = {"disabled": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
+FLOAT_LAYERS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,12 @@ class Proof:
 
     Attributes:
         operators: how often each operator stands in it.
-        float_convolutions: the names of those that compute in float.
+        float_layers: the names of the convolutions and matrix products that compute in float, as the runtime calls them: the
+            name in the file, often with something behind it.
     """
 
     operators: dict[str, int]
-    float_convolutions: tuple[str, ...]
+    float_layers: tuple[str, ...]
 
 
 def optimised_graph(path: Path, runtime: Runtime) -> Proof:
@@ -39,13 +41,15 @@ def optimised_graph(path: Path, runtime: Runtime) -> Proof:
         target = Path(folder) / "optimised.onnx"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[runtime.graph_optimization])
+        level = GRAPH_OPTIMIZATIONS[runtime.graph_optimization]
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         options.optimized_model_filepath = str(target)
+        options.intra_op_num_threads = 1
         for key, value in runtime.config.items():
             options.add_session_config_entry(key, value)
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         graph = onnx.load(target).graph
     return Proof(
         operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
-        float_convolutions=tuple(node.name for node in graph.node if node.op_type in FLOAT_CONVOLUTIONS),
+        float_layers=tuple(node.name for node in graph.node if node.op_type in FLOAT_LAYERS),
     )

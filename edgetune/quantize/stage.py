@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgetune.artefacts import Dataset, OnnxModel, sha256_file, write_atomic
+from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Split, sha256_file, write_atomic
 from edgetune.device.session import open_session
-from edgetune.errors import DataError, GraphError
+from edgetune.errors import DataError
 from edgetune.numeric import compare_logits, spread_rows
 from edgetune.onnxfile import read_metadata, write_metadata
 from edgetune.quantize.bias import correct_biases
 from edgetune.quantize.calibrate import Batches, calibrate
 from edgetune.quantize.entry import integer_entry
-from edgetune.quantize.graph import QuantGraph
+from edgetune.quantize.graph import LAYERS, QuantGraph
 from edgetune.quantize.placement import to_qdq
-from edgetune.quantize.proof import optimised_graph
+from edgetune.quantize.prepare import prepare
+from edgetune.quantize.proof import Proof, optimised_graph
 from edgetune.quantize.weights import round_weights
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ __all__ = ["calibration_rows", "quantize"]
 # Images per calibration batch: few, since every activation of the batch is alive at once.
 PIXELS_PER_BATCH = 8 * 96 * 96
 PARITY_IMAGES = 256
+IMAGES_PER_MAPPING = 64
+PLAIN_SESSION = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "intra_op_threads": 1}
+NOT_FUSED = "quantized, but ONNX Runtime has no integer kernel for it in this form"
 
 Step = Callable[[QuantGraph], QuantGraph]
 
@@ -60,15 +65,13 @@ def quantize(
 
     Raises:
         DataError: no train image is left to calibrate with.
-        GraphError: the graph has no layer that can be quantized.
+        GraphError: the graph has no layer that can be quantized, or is of a form that cannot be.
     """
     import onnx
 
     rows, dropped = calibration_rows(dataset, recipe.calibration_images, seed)
     batches = _batches(dataset, rows)
-    graph = QuantGraph(model=onnx.load(source.path), rules=profile.quantization)
-    if not graph.layers():
-        raise GraphError("the graph has no convolution or matrix product with a constant weight; there is nothing to quantize")
+    graph = prepare(onnx.load(source.path), profile.quantization)
     steps: list[Step] = [
         integer_entry,
         lambda g: calibrate(g, batches, method=recipe.ranges, progress=progress, total=len(rows)),
@@ -93,11 +96,10 @@ def quantize(
 def _described(path: Path, source: OnnxModel, dataset: Dataset, profile: Profile, graph: QuantGraph) -> OnnxModel:
     """Return the value of the stage: the file, its parity with fp32, and what the runtime makes of it."""
     proof = optimised_graph(path, profile.runtime)
-    wanted = {layer.name for layer in graph.layers()}
-    unexpected = [name for name in proof.float_convolutions if name.split("_nchwc")[0] in wanted or name not in graph.left_float]
-    warnings = ()
+    unexpected, expected = _float_layers(graph, proof)
+    warnings: tuple[str, ...] = ()
     if unexpected:
-        warnings = (f"ONNX Runtime still computes {len(unexpected)} convolutions in float: {', '.join(unexpected[:5])}",)
+        warnings = (f"ONNX Runtime still computes {len(unexpected)} layers in float: {', '.join(unexpected[:5])}",)
     return OnnxModel(
         stage_name="quantize",
         precision="int8",
@@ -109,14 +111,26 @@ def _described(path: Path, source: OnnxModel, dataset: Dataset, profile: Profile
         preprocessing=source.preprocessing,
         parity=_parity(source.path, path, dataset),
         steps=graph.steps,
-        float_nodes=(*unexpected, *(f"{name}: {why}" for name, why in graph.left_float.items())),
+        float_nodes=(*(f"{name}: {NOT_FUSED}" for name in unexpected), *expected),
         operators=proof.operators,
         macs=source.macs,
         warnings=warnings,
-    ).at(path.parent)  # type: ignore[no-any-return]
+    ).at(path.parent)
 
 
-def _parity(fp32: Path, int8: Path, dataset: Dataset) -> Any:
+def _float_layers(graph: QuantGraph, proof: Proof) -> tuple[list[str], list[str]]:
+    """Return the layers that the runtime computes in float although they are quantized, and the others with the reason."""
+    known = [node.name for node in graph.model.graph.node if node.op_type in LAYERS]
+    unexpected: dict[str, None] = {}
+    for name in proof.float_layers:
+        # The runtime puts something behind a name when it changes the node's layout.
+        layer = max((layer for layer in known if name.startswith(layer)), key=len, default=name)
+        if layer not in graph.left_float:
+            unexpected[layer] = None
+    return list(unexpected), [f"{name}: {why}" for name, why in graph.left_float.items()]
+
+
+def _parity(fp32: Path, int8: Path, dataset: Dataset) -> NumericParity:
     import numpy as np
 
     rows = spread_rows(dataset.counts["test"], PARITY_IMAGES)
@@ -124,7 +138,7 @@ def _parity(fp32: Path, int8: Path, dataset: Dataset) -> Any:
     names = dataset.names("test")
     logits = []
     for path in (fp32, int8):
-        session = open_session(path, {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "intra_op_threads": 1})
+        session = open_session(path, PLAIN_SESSION)
         logits.append(np.concatenate([session.run(["logits"], {"image": image[None]})[0] for image in images]))
     return compare_logits(logits[0], logits[1], [names[row] for row in rows])
 
@@ -144,27 +158,32 @@ def calibration_rows(dataset: Dataset, wanted: int, seed: int) -> tuple[list[int
     generator = np.random.default_rng(seed)
     queues = [list(generator.permutation(np.flatnonzero(labels == label))) for label in range(len(dataset.classes))]
     order = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
-    test = {hash(image.tobytes()) for image in dataset.images("test")}
-    images = dataset.images("train")
+    test = {digest for _, digest in _digests(dataset, "test", range(dataset.counts["test"]))}
     rows: list[int] = []
     dropped = 0
-    for row in order:
+    for row, digest in _digests(dataset, "train", order):
         if len(rows) == wanted:
             break
-        if hash(np.asarray(images[row]).tobytes()) in test:
+        if digest in test:
             dropped += 1
         else:
-            rows.append(int(row))
+            rows.append(row)
     if not rows:
         raise DataError("no train image is left to calibrate with: all are in the test set, too", remedy="keep the sets apart")
     return sorted(rows), dropped
 
 
-def _batches(dataset: Dataset, rows: list[int]) -> Batches:
-    """Return what starts the stream of calibration images.
+def _digests(dataset: Dataset, split: Split, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield each of the rows with the digest of its image."""
+    for first in range(0, len(rows), IMAGES_PER_MAPPING):
+        # Mapped anew for each few images: pages that were read count as this process's memory until the mapping goes.
+        images = dataset.images(split)
+        for row in rows[first : first + IMAGES_PER_MAPPING]:
+            yield int(row), hashlib.sha256(images[row].tobytes()).digest()
 
-    The file is mapped anew for each batch: pages that were read would otherwise count as this process's memory until the end.
-    """
+
+def _batches(dataset: Dataset, rows: list[int]) -> Batches:
+    """Return what starts the stream of calibration images; the file is mapped anew for each batch, as above."""
     import numpy as np
 
     spec = dataset.preprocessing
