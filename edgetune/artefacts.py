@@ -145,7 +145,7 @@ class Dataset(Artefact):
     `golden/`, the encoded files of a few test images, and `report.json`, what the hygiene found.
 
     Attributes:
-        source: the folder or built-in name that the images came from, as the recipe gave it.
+        source: the name of the folder that the images came from, or the built-in one.
         classes: the names of the classes; a label is an index into them.
         preprocessing: how a decoded image becomes the model's input.
         source_size: height and width of the train images kept for augmentation, in pixels.

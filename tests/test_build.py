@@ -96,7 +96,14 @@ def test_the_model_file_alone_says_what_it_needs(built):
     assert len(provenance["data_sha256"]) == 64
     manifest = json.loads((built / "bundle" / "manifest.json").read_text())
     assert manifest["provenance"]["data_sha256"] == provenance["data_sha256"]
-    assert str(Path.home()) not in (built / "bundle" / "manifest.json").read_text()
+
+
+def test_nothing_in_a_bundle_tells_where_it_was_built(built, photos):
+    for path in (built / "bundle").rglob("*"):
+        if path.is_file() and path.suffix != ".pyz":
+            content = path.read_bytes()
+            assert str(photos.parent).encode() not in content, path
+            assert str(built.parent).encode() not in content, path
 
 
 def test_the_second_build_does_nothing_and_gives_the_same_bytes(copy, photos, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -32,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("edgetune.cli.doctor:command", "Describe this machine: what it fits and what is missing."),
 }
 """Every command: where it is, and its line in the help, so that the help imports none of them."""
+
+OUTER_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE)
+"""What the machine refuses, and no code of ours can mend: a full disk, a folder that may not be written."""
 
 EPILOG = """Exit codes: 0 all kept; 1 a bug; 2 usage or configuration; 3 target not available; 4 corrupt artefact; 5 unusable
 data; 10 a verdict is BROKEN; 11 INCONCLUSIVE where --strict asks for certainty; 130 interrupted, resumable."""
@@ -105,16 +109,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunnerError as fault:
         _say(str(fault))
         return int(fault.code)
+    except OSError as fault:
+        if fault.errno not in OUTER_FAULTS:
+            return _bug()
+        place = f": {fault.filename}" if fault.filename else ""
+        _say(f"{fault.strerror}{place}; what was built so far is kept, so mend that and run the same command again")
+        return int(ExitCode.USAGE)
     except Exception:
-        traceback.print_exc()
-        _say("this is a bug in edgetune: please report it with the lines above")
-        return int(ExitCode.UNFORESEEN)
+        return _bug()
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     outcome: Any = cli.main(args=None if arguments is None else list(arguments), prog_name="edgetune", standalone_mode=False)
     sys.stdout.flush()
     return int(outcome) if isinstance(outcome, int) else int(ExitCode.OK)
+
+
+def _bug() -> int:
+    """Show the exception being handled, as what it is."""
+    traceback.print_exc()
+    _say("this is a bug in edgetune: please report it with the lines above")
+    return int(ExitCode.UNFORESEEN)
 
 
 def _say(text: str) -> None:

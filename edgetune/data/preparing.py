@@ -62,7 +62,8 @@ def prepare(
     try:
         # Scratch arrays stand in the folder itself: it is on the disk that has to hold the result anyway.
         with tempfile.TemporaryDirectory(prefix=".scratch-", dir=folder) as scratch:
-            writer = Writer(source, recipe.source, folder, spec)
+            # The folder's name, not its path: that says where it lies on this machine, and does not belong into a bundle.
+            writer = Writer(source, Path(recipe.source).absolute().name, folder, spec)
             return _decode_and_write(source, recipe, seed, digests, writer, Path(scratch), progress)
     except OSError as fault:
         if fault.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -167,3 +167,21 @@ def test_the_installed_program_is_this_one() -> None:
 def test_the_exit_codes_of_the_help_are_those_of_the_tree() -> None:
     for code in ExitCode:
         assert f"{int(code)} " in shell.EPILOG
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    assert main(["train", "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "Permission denied" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "edgetune", "profiles"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
