@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edgetune.artefacts import Preprocessing, canonical_json
+from edgetune.artefacts import Preprocessing
+from edgetune.files import canonical_json
 
 if TYPE_CHECKING:
     import onnx

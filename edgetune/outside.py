@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgetune.artefacts import Dataset, Measurement, OnnxModel, Preprocessing, VerdictRow, sha256_file
+from edgetune.artefacts import Dataset, Measurement, OnnxModel, Preprocessing, VerdictRow
 from edgetune.errors import DataError, GraphError, UsageError
+from edgetune.files import sha256_file
 from edgetune.pipeline import Run
 from edgetune.progress import Progress
 from edgetune.recipe import DataRecipe
@@ -77,7 +78,9 @@ def _read_model(path: Path) -> OnnxModel:
 def _recipe_for(preprocessing: Preprocessing, recipe: DataRecipe) -> DataRecipe:
     """Return the data table that prepares images as a model expects them."""
     if preprocessing.height != preprocessing.width:
-        raise GraphError(f"the model takes {preprocessing.height} x {preprocessing.width} pixels; only squares are prepared here")
+        raise GraphError(
+            f"the model takes {preprocessing.height} x {preprocessing.width} pixels; only squares are prepared here"
+        )
     wanted = {
         "image_size": preprocessing.height,
         "resize": preprocessing.resize,

@@ -1,7 +1,7 @@
 """The straight line: recipe and profile → data → train → export → quantize → verify → report → bundle.
 
-Only this module joins the stages. Each is looked up in the run's cache by a digest of everything that it depends on, and imported
-only when it has to run: a build that changes nothing imports neither torch nor ONNX Runtime's tools.
+Each stage is looked up in the run's cache by a digest of everything that it depends on, and imported only when it has to run:
+a build that changes nothing imports neither torch nor timm.
 """
 
 from __future__ import annotations
@@ -16,19 +16,10 @@ from typing import Any
 
 import edgetune
 from edgetune import data
-from edgetune.artefacts import (
-    Bundle,
-    Checkpoint,
-    Dataset,
-    Measurement,
-    OnnxModel,
-    Report,
-    digest_of,
-    sha256_file,
-    write_atomic,
-)
+from edgetune.artefacts import Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report
 from edgetune.device.environment import processor_facts
 from edgetune.errors import Interrupted
+from edgetune.files import digest_of, sha256_file, write_atomic
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
 from edgetune.recipe import Recipe
@@ -264,9 +255,7 @@ class Run:
         def compute(folder: Path, _key: str) -> Measurement:
             from edgetune.verify.stage import measure
 
-            return measure(
-                self.models, self.dataset, self.profile, self.recipe.verify, folder=folder, progress=self.progress
-            )
+            return measure(self.models, self.dataset, self.profile, self.recipe.verify, folder=folder, progress=self.progress)
 
         return self.cache.value(Measurement, "measure", depends, compute)
 

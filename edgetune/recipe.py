@@ -108,7 +108,7 @@ class TrainRecipe(Strict):
     ema_epochs: float = Field(default=0.25, ge=0.0, le=100.0)
     """The span, in epochs, over which weights are averaged exponentially; 0 keeps the raw weights."""
     batch_norm: Literal["auto", "frozen", "adapt"] = "auto"
-    """Whether batch norms keep the pretrained statistics or follow the new images; auto: frozen, but adapt for random weights."""
+    """Whether batch norms keep their pretrained statistics or follow the new images; auto: adapt for random weights only."""
     patience: int = Field(default=10, ge=1, le=10_000)
     """Stop after so many epochs without a better top-1 on the validation set (of equals, the lower loss is better)."""
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"

@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from edgetune.artefacts import Artefact, changed_files, digest_of, file_table, write_json
+from edgetune.artefacts import Artefact
 from edgetune.errors import Busy
+from edgetune.files import changed_files, digest_of, file_table, write_json
 from edgetune.progress import Progress
 
 __all__ = ["StageCache", "locked"]

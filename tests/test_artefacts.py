@@ -18,18 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.artefacts import (
-    Bundle,
-    Dataset,
-    Preprocessing,
-    canonical_json,
-    changed_files,
-    digest_of,
-    file_table,
-    link_or_copy,
-    write_atomic,
-    write_json,
-)
+from edgetune.artefacts import Bundle, Dataset, Preprocessing
+from edgetune.files import canonical_json, changed_files, digest_of, file_table, link_or_copy, write_atomic, write_json
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
@@ -94,7 +84,7 @@ def test_a_target_that_is_a_folder_stays(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from edgetune.artefacts import write_atomic
+from edgetune.files import write_atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails with EFBIG, as it fails with ENOSPC on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
@@ -116,7 +106,7 @@ def test_a_write_that_finds_no_space_leaves_the_old_file(tmp_path: Path) -> None
 WRITE_FOR_EVER = """
 import sys
 from pathlib import Path
-from edgetune.artefacts import write_atomic
+from edgetune.files import write_atomic
 number = 0
 while True:
     write_atomic(Path(sys.argv[1]), bytes([number % 256]) * 300_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -36,7 +35,9 @@ def arguments(*settings: str) -> list[str]:
 
 
 def child(command: list[str], **options) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "edgetune", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgetune", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +164,9 @@ def test_a_build_killed_in_training_goes_on_to_the_same_model(built, photos, tmp
 
 def test_an_interrupt_in_training_saves_and_exits_130(photos, tmp_path):
     run = tmp_path / "run"
-    process = child(["train", "--data", str(photos), "--output", str(run), *arguments("train.epochs=4000", "train.patience=4000")])
+    process = child(
+        ["train", "--data", str(photos), "--output", str(run), *arguments("train.epochs=4000", "train.patience=4000")]
+    )
     while not list(run.glob("stages/train/*/state-*.safetensors")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -287,10 +290,13 @@ def test_backbones_lists_weights_at_hand(capsys):
     assert main(["backbones", "no-such-thing"]) == 2
 
 
-def test_a_killed_process_leaves_no_lock(built, tmp_path):
-    script = f"import os; from pathlib import Path; from edgetune.stagecache import locked\nwith locked(Path({str(tmp_path)!r})): os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from edgetune.stagecache import locked\n"
+        "with locked(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -signal.SIGKILL
     from edgetune.stagecache import locked
 
     with locked(tmp_path):
-        assert os.path.exists(tmp_path / "lock")
+        assert (tmp_path / "lock").exists()

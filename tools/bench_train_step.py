@@ -1,6 +1,6 @@
 """Measure a training step with and without keeping freed memory: images per second, interleaved processes, their ratio.
 
-    python tools/bench_train_step.py [--backbone NAME] [--size PIXELS] [--batch IMAGES] [--repeats N]
+python tools/bench_train_step.py [--backbone NAME] [--size PIXELS] [--batch IMAGES] [--repeats N]
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure(backbone: str, size: int, batch: int, keep: bool) -> float:
         if step == 3:
             started = time.perf_counter()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        torch.nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return STEPS * batch / (time.perf_counter() - started)
 

@@ -36,7 +36,9 @@ def command(
         from edgetune.report.console import draw
 
         draw(report, sys.stdout)
-        click.echo(f"\nbundle {bundle.folder}  ({bundle.size_bytes / 1e6:.2f} MB, manifest sha256 {bundle.manifest_sha256[:16]}…)")
+        click.echo(
+            f"\nbundle {bundle.folder}  ({bundle.size_bytes / 1e6:.2f} MB, manifest sha256 {bundle.manifest_sha256[:16]}…)"
+        )
         click.echo(f"report {run.folder / 'report.md'}")
     from edgetune.report.exit_code import exit_code
 

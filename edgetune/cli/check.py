@@ -17,8 +17,8 @@ import click
 def command(bundle: Path, source: str | None, quick: bool, strict: bool, as_json: bool) -> int:
     """Verify a bundle's digests, then measure and judge it again.
 
-    BUNDLE is a bundle, or a run folder that holds one. A file that was changed, is missing or was added ends the check with exit
-    code 4 before anything is run.
+    BUNDLE is a bundle, or a run folder that holds one. A file that was changed, is missing or was added ends the check with
+    exit code 4 before anything is run.
     """
     from edgetune.cli.console import progress
     from edgetune.outside import check_bundle

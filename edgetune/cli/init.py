@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from edgetune.artefacts import write_atomic
 from edgetune.cli.recipe_text import commented_recipe
 from edgetune.data.listing import Tree
 from edgetune.errors import UsageError
+from edgetune.files import write_atomic
 from edgetune.profile import load_profile
 from edgetune.recipe import BUILT_IN_SOURCES, DataRecipe, Recipe
 

@@ -15,8 +15,8 @@ from edgetune.cli.options import opened_run, recipe_options
 def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: str | None) -> None:
     """Turn an fp32 ONNX classifier into int8 as the target wants it.
 
-    RECIPE is usually the run folder that `edgetune export` wrote. It may also be an fp32 .onnx file that edgetune exported; then
-    --data says which images calibrate it.
+    RECIPE is usually the run folder that `edgetune export` wrote. It may also be an fp32 .onnx file that edgetune exported;
+    then --data says which images calibrate it.
     """
     if recipe is not None and recipe.suffix == ".onnx":
         model = _quantize_file(recipe, output, settings, options)
@@ -30,9 +30,7 @@ def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...],
     _show(model)
 
 
-def _quantize_file(
-    path: Path, output: Path | None, settings: tuple[str, ...], options: dict[str, str | None]
-) -> OnnxModel:
+def _quantize_file(path: Path, output: Path | None, settings: tuple[str, ...], options: dict[str, str | None]) -> OnnxModel:
     from edgetune.errors import UsageError
     from edgetune.outside import quantize_file
 

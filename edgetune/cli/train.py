@@ -18,7 +18,9 @@ def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...],
     """
     with opened_run(recipe, output, settings, options) as run:
         checkpoint = run.checkpoint
-    click.echo(f"{checkpoint.backbone}: validation top-1 {checkpoint.val_top1_percent:.2f} %, best epoch {checkpoint.best_epoch}")
+    click.echo(
+        f"{checkpoint.backbone}: validation top-1 {checkpoint.val_top1_percent:.2f} %, best epoch {checkpoint.best_epoch}"
+    )
     for warning in checkpoint.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"checkpoint {checkpoint.weights_path}")

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edgetune.artefacts import canonical_json, write_atomic
 from edgetune.data.source import Item, Source, open_source
+from edgetune.files import canonical_json, write_atomic
 from edgetune.recipe import DataRecipe
 
 __all__ = ["UNREADABLE", "digests_of", "fingerprint", "fingerprint_of", "usable_cores"]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from edgetune.artefacts import Dataset, Preprocessing, digest_of, write_atomic, write_json
+from edgetune.artefacts import Dataset, Preprocessing
 from edgetune.data.decoding import Seen
 from edgetune.data.hygiene import Hygiene
 from edgetune.data.judge import Judgement
@@ -18,6 +18,7 @@ from edgetune.data.listing import shown
 from edgetune.data.rows import Rows, write_npy
 from edgetune.data.source import Source
 from edgetune.errors import DataError, Fault
+from edgetune.files import digest_of, write_atomic, write_json
 
 __all__ = ["Writer", "choose_golden", "larger_side", "refusal"]
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Checkpoint, Dataset, NumericParity, OnnxModel, sha256_file, write_atomic
+from edgetune.artefacts import Checkpoint, Dataset, NumericParity, OnnxModel
 from edgetune.device.session import open_session
 from edgetune.errors import GraphError
 from edgetune.export import rewrite
 from edgetune.export.trace import IR_VERSION, OPSET, deployable, trace
+from edgetune.files import sha256_file, write_atomic
 from edgetune.numeric import compare_logits, spread_rows
 from edgetune.onnxfile import write_metadata
 

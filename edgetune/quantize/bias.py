@@ -4,12 +4,14 @@ Rounded weights and inputs shift the mean of a layer's output. Layer by layer, i
 corrected already, the mean difference to the fp32 output per channel is added to the bias (Nagel et al. 2019, Data-Free
 Quantization Through Weight Equalization and Bias Correction, section 4.2, with measured instead of assumed inputs).
 
-The QDQ graph is run once, piece by piece from layer to layer, on a few small batches side by side; only the tensors that later
-pieces read stay in memory, and the number of images is bounded by their size.
+The QDQ graph is run once, piece by piece from layer to layer. The tensors that later pieces read wait on disk, batch by batch,
+so that memory holds one batch; the number of images is bounded by the size of these files.
 """
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.quantize.calibrate import Batches, stream
@@ -26,41 +28,83 @@ if TYPE_CHECKING:
 
 __all__ = ["correct_biases"]
 
-# What all tensors that are alive at once may take, in bytes; and how many images are enough for a mean, however small they are.
-MEMORY = 2**28
+# What all tensors that are alive at once may take on disk, in bytes; and how many images are enough for a mean.
+DISK = 2**30
 ENOUGH_IMAGES = 256
 
 Tensors = dict[str, "npt.NDArray[Any]"]
 
 
-def correct_biases(graph: QuantGraph, batches: Batches, *, progress: Progress) -> QuantGraph:
+def correct_biases(graph: QuantGraph, batches: Batches, *, scratch: Path, progress: Progress) -> QuantGraph:
     """Correct the bias of every quantized Conv and Gemm.
 
     Args:
         graph: with grids for all activations and weights.
-        batches: starts the stream of calibration images; as many are used as the memory bound allows.
+        batches: starts the stream of calibration images, the classes taking turns; as many are used as the disk bound allows.
+        scratch: a folder on a disk, for the tensors between two layers.
         progress: told of each layer.
     """
     layers = [node for node in graph.layers() if node.op_type in ("Conv", "Gemm")]
     pieces = _pieces(to_qdq(graph), [layer.output[0] for layer in layers])
     source = graph.model.graph.input[0].name
-    live, expected = _references(graph, layers, batches, _images_that_fit(pieces, {source: next(batches())}))
-    images = sum(len(tensors[source]) for tensors in live)
+    limit = _images_that_fit(pieces, {source: next(batches())})
     changed: dict[str, npt.NDArray[np.float32]] = {}
-    for done, (layer, piece) in enumerate(zip(layers, pieces, strict=True), start=1):
-        live = _run(piece, live)
-        name = layer.output[0]
-        shift = expected[name] - sum(_channel_sums(tensors[name]) for tensors in live) / sum(_places(t[name]) for t in live)
-        # What the int32 bias cannot express is not corrected: the layers after this one must see what the runtime will.
-        step = bias_grid(graph, layer)
-        shift = (shift / step).round() * step
-        for tensors in live:
-            shape = [1, -1, *[1] * (tensors[name].ndim - 2)]
-            tensors[name] = tensors[name] + shift.reshape(shape).astype(tensors[name].dtype)
-        changed[_bias_name(layer)] = (_bias(graph, layer, len(shift)) + shift).astype("float32")
-        progress.advance("bias correction", done, len(layers))
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".tensors-") as folder:
+        spool = _Spool(Path(folder))
+        images, expected = _references(graph, layers, batches, limit, spool)
+        for done, (layer, piece) in enumerate(zip(layers, pieces, strict=True), start=1):
+            name = layer.output[0]
+            shift = expected[name] - _run(piece, spool, name)
+            # What the int32 bias cannot express is not corrected: the layers after this one must see what the runtime will.
+            step = bias_grid(graph, layer)
+            shift = (shift / step).round() * step
+            spool.pending[name] = shift
+            changed[_bias_name(layer)] = (_bias(graph, layer, len(shift)) + shift).astype("float32")
+            progress.advance("bias correction", done, len(layers))
     step_note = {"step": "sequential bias correction", "layers": len(layers), "images": images}
     return graph.updated(step_note, model=_with_biases(graph.model, layers, changed))
+
+
+class _Spool:
+    """The tensors that are alive between two pieces, batch by batch, on disk: memory holds one batch, however many there are.
+
+    Attributes:
+        pending: per tensor, what is added to its channels when it is read: the correction found after it was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names: list[list[str]] = []
+        self.pending: dict[str, npt.NDArray[np.float64]] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def append(self, tensors: Tensors) -> None:
+        """Store one more batch."""
+        self._names.append([])
+        self.write(len(self) - 1, tensors)
+
+    def write(self, batch: int, tensors: Tensors) -> None:
+        """Store the tensors of a batch in place of those before them."""
+        import numpy as np
+
+        self._names[batch] = list(tensors)
+        with (self._folder / f"{batch}.npy").open("wb") as file:
+            for value in tensors.values():
+                np.save(file, value, allow_pickle=False)
+
+    def read(self, batch: int) -> Tensors:
+        """Return the tensors of a batch, corrected."""
+        import numpy as np
+
+        with (self._folder / f"{batch}.npy").open("rb") as file:
+            tensors: Tensors = {name: np.load(file, allow_pickle=False) for name in self._names[batch]}
+        for name in self.pending.keys() & tensors.keys():
+            value = tensors[name]
+            tensors[name] = value + self.pending[name].reshape(1, -1, *[1] * (value.ndim - 2)).astype(value.dtype)
+        return tensors
 
 
 def _channel_sums(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -77,30 +121,29 @@ def _places(values: npt.NDArray[Any]) -> int:
 
 
 def _images_that_fit(pieces: list[onnx.ModelProto], batch: Tensors) -> int:
-    """Return for how many images the tensors that are alive at once fit the memory, as a first batch shows."""
-    live, largest = [batch], 1
+    """Return for how many images the tensors that are alive at once fit the disk, as a first batch shows."""
+    images, largest, live = len(next(iter(batch.values()))), 1, batch
     for piece in pieces:
-        before = sum(value.nbytes for value in live[0].values())
-        live = _run(piece, live)
-        # While a piece runs, what it reads and what it writes are alive.
-        largest = max(largest, before + sum(value.nbytes for value in live[0].values()))
-    return min(ENOUGH_IMAGES, MEMORY * len(next(iter(batch.values()))) // largest)
+        live = _after(piece, _session(piece, live), live)
+        largest = max(largest, sum(value.nbytes for value in live.values()))
+    return min(ENOUGH_IMAGES, DISK * images // largest)
 
 
 def _references(
-    graph: QuantGraph, layers: list[onnx.NodeProto], batches: Batches, limit: int
-) -> tuple[list[Tensors], dict[str, npt.NDArray[np.float64]]]:
-    """Return the batches of the first `limit` images, and each layer's fp32 output's mean over them, per channel."""
+    graph: QuantGraph, layers: list[onnx.NodeProto], batches: Batches, limit: int, spool: _Spool
+) -> tuple[int, dict[str, npt.NDArray[np.float64]]]:
+    """Store the batches of the first `limit` images; return their number and each layer's fp32 mean over them, per channel."""
     names = [layer.output[0] for layer in layers]
     source = graph.model.graph.input[0].name
-    images: list[Tensors] = []
+    images = 0
     sums: dict[str, Any] = dict.fromkeys(names, 0.0)
     places = dict.fromkeys(names, 0)
     # Two streams in step: the images themselves, and what the fp32 graph makes of them.
     for batch, values in zip(batches(), stream(graph, names, batches), strict=True):
-        if images and sum(len(tensors[source]) for tensors in images) + len(batch) > limit:
+        if images and images + len(batch) > limit:
             break
-        images.append({source: batch})
+        spool.append({source: batch})
+        images += len(batch)
         for name, value in values.items():
             sums[name] = sums[name] + _channel_sums(value)
             places[name] += _places(value)
@@ -134,29 +177,44 @@ def _pieces(model: onnx.ModelProto, cuts: list[str]) -> list[onnx.ModelProto]:
     return pieces
 
 
-def _run(piece: onnx.ModelProto, live: list[Tensors]) -> list[Tensors]:
-    """Return the tensors that are alive behind a piece: what it wrote, and what later pieces read; batch by batch."""
+def _session(piece: onnx.ModelProto, example: Tensors) -> Any:
+    """Return a session for a piece, whose inputs have the types and ranks of the example."""
     import onnxruntime
     from onnx import helper
 
     for value in piece.graph.input:
-        example = live[0][value.name]
-        kind = helper.np_dtype_to_tensor_dtype(example.dtype)
-        value.CopyFrom(helper.make_tensor_value_info(value.name, kind, [None] * example.ndim))
+        kind = helper.np_dtype_to_tensor_dtype(example[value.name].dtype)
+        value.CopyFrom(helper.make_tensor_value_info(value.name, kind, [None] * example[value.name].ndim))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = 1
-    needed = set(piece.metadata_props[0].value.split("\n"))
-    session = onnxruntime.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _after(piece: onnx.ModelProto, session: Any, before: Tensors) -> Tensors:
+    """Return the tensors that are alive behind a piece: what it wrote, and what later pieces read."""
     names = [value.name for value in piece.graph.output]
-    behind = []
-    for tensors in live:
-        feed = {value.name: tensors[value.name] for value in piece.graph.input}
-        written = dict(zip(names, session.run(names, feed), strict=True))
-        behind.append({name: value for name, value in tensors.items() if name in needed} | written)
-    return behind
+    written = session.run(names, {value.name: before[value.name] for value in piece.graph.input})
+    needed = set(piece.metadata_props[0].value.split("\n"))
+    return {name: value for name, value in before.items() if name in needed} | dict(zip(names, written, strict=True))
+
+
+def _run(piece: onnx.ModelProto, spool: _Spool, name: str) -> npt.NDArray[np.float64]:
+    """Run a piece on every batch, and return the mean of one of the tensors that it writes, per channel."""
+    session = _session(piece, spool.read(0))
+    total: Any = 0.0
+    places = 0
+    for batch in range(len(spool)):
+        live = _after(piece, session, spool.read(batch))
+        total = total + _channel_sums(live[name])
+        places += _places(live[name])
+        spool.write(batch, live)
+    # What was read is corrected now, and is not to be corrected again.
+    spool.pending.clear()
+    mean: npt.NDArray[np.float64] = total / places
+    return mean
 
 
 def _bias_name(layer: onnx.NodeProto) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Split, sha256_file, write_atomic
+from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Split
 from edgetune.device.session import open_session
 from edgetune.errors import DataError
+from edgetune.files import sha256_file, write_atomic
 from edgetune.numeric import compare_logits, spread_rows
 from edgetune.onnxfile import read_metadata, write_metadata
 from edgetune.quantize.bias import correct_biases
@@ -78,7 +79,7 @@ def quantize(
         round_weights,
     ]
     if recipe.bias_correction:
-        steps.append(lambda g: correct_biases(g, batches, progress=progress))
+        steps.append(lambda g: correct_biases(g, batches, scratch=folder, progress=progress))
     for step in steps:
         started = time.monotonic()
         graph = step(graph)
@@ -170,7 +171,7 @@ def calibration_rows(dataset: Dataset, wanted: int, seed: int) -> tuple[list[int
             rows.append(row)
     if not rows:
         raise DataError("no train image is left to calibrate with: all are in the test set, too", remedy="keep the sets apart")
-    return sorted(rows), dropped
+    return rows, dropped
 
 
 def _digests(dataset: Dataset, split: Split, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:

@@ -8,19 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import (
-    Bundle,
-    Dataset,
-    Measurement,
-    OnnxModel,
-    Report,
-    file_table,
-    link_or_copy,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from edgetune.artefacts import Bundle, Dataset, Measurement, OnnxModel, Report
 from edgetune.errors import ArtefactError, UsageError
+from edgetune.files import file_table, link_or_copy, sha256_file, write_atomic, write_json
 from edgetune.profile import Profile
 from edgetune.release.load import load_bundle
 from edgetune.release.manifest import build_manifest, product_name

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgetune.artefacts import Dataset, Measurement, OnnxModel, Report, digest_of, sha256_file
+from edgetune.artefacts import Dataset, Measurement, OnnxModel, Report
+from edgetune.files import digest_of, sha256_file
 from edgetune.profile import Profile
 
 __all__ = ["SCHEMA", "build_manifest", "product_name"]

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgetune.artefacts import file_table, sync_folder
+from edgetune.files import file_table, sync_folder
 
 __all__ = ["replacing_folder"]
 

@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from edgetune.artefacts import (
-    Figures,
-    Measurement,
-    Report,
-    VerdictName,
-    VerdictRow,
-    canonical_json,
-    write_atomic,
-    write_json,
-)
+from edgetune.artefacts import Figures, Measurement, Report, VerdictName, VerdictRow
+from edgetune.files import canonical_json, write_atomic, write_json
 
 __all__ = ["compose", "overall", "write_report"]
 

@@ -28,9 +28,7 @@ def without_mirroring(recipe: AugmentRecipe, source: str) -> AugmentRecipe:
     return recipe.model_copy(update={"flip": source != "digits"})
 
 
-def augment(
-    images: torch.Tensor, recipe: AugmentRecipe, size: tuple[int, int], generator: torch.Generator
-) -> torch.Tensor:
+def augment(images: torch.Tensor, recipe: AugmentRecipe, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
     """Return one random view of each image: a crop, rotated and mirrored in one resampling, then changed in colour.
 
     Args:

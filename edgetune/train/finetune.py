@@ -85,9 +85,7 @@ class FineTuning:
 
     def begin(self) -> Epoch:
         """Return epoch 0, the linear probe, which is the best so far."""
-        loss, top1 = evaluate(
-            self.network, self.normalise, self.dataset.images("val"), self.dataset.labels("val"), self.device
-        )
+        loss, top1 = evaluate(self.network, self.normalise, self.dataset.images("val"), self.dataset.labels("val"), self.device)
         start = Epoch(epoch=0, train_loss=0.0, val_loss=loss, val_top1_percent=top1, lr=0.0)
         self.history = [start]
         return start
@@ -212,18 +210,14 @@ class FineTuning:
         span = self.recipe.ema_epochs * self.steps_per_epoch
         decay = min(1 - 1 / max(1.0, span), now / (now + 10)) if span else 0.0
         with torch.no_grad():
-            for kept, current in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
+            for kept, current in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
                 if kept.is_floating_point():
                     kept.lerp_(current, 1 - decay)
                 else:
                     kept.copy_(current)
 
     def _end_epoch(self, progress: Progress) -> None:
-        loss, top1 = evaluate(
-            self.average, self.normalise, self.dataset.images("val"), self.dataset.labels("val"), self.device
-        )
+        loss, top1 = evaluate(self.average, self.normalise, self.dataset.images("val"), self.dataset.labels("val"), self.device)
         # Not the optimizer's, which does not hold the last rate when a run resumes right here.
         lr = self.recipe.lr * self._lr_factor(self.step - 1)
         self.epoch += 1

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Checkpoint, Dataset, write_atomic
+from edgetune.artefacts import Checkpoint, Dataset
 from edgetune.device.environment import processor_facts
 from edgetune.errors import TargetError, UsageError, WeightsError
+from edgetune.files import write_atomic
 from edgetune.train import weights as pretrained
 from edgetune.train.augment import without_mirroring
 from edgetune.train.finetune import FineTuning

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import write_atomic
+from edgetune.files import write_atomic
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from edgetune.artefacts import sha256_file
 from edgetune.errors import Fault, WeightsError
+from edgetune.files import sha256_file
 from edgetune.train.lite_names import rename_lite
 
 if TYPE_CHECKING:

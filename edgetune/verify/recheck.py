@@ -66,9 +66,7 @@ def _differences(promised: Mapping[str, Any], environment: Mapping[str, Any]) ->
     return [f"processor lacks {', '.join(lacking)}"] if lacking else []
 
 
-def judge_again(
-    measurement: Measurement, manifest: Mapping[str, Any], dataset: Dataset | None
-) -> tuple[VerdictRow, ...]:
+def judge_again(measurement: Measurement, manifest: Mapping[str, Any], dataset: Dataset | None) -> tuple[VerdictRow, ...]:
     """Return the verdicts on a bundle that was measured again, by the limits in its manifest."""
     precision = manifest["model"]["precision"]
     limits = manifest["limits"]

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from edgetune.artefacts import Dataset, file_table
+from edgetune.artefacts import Dataset
 from edgetune.data import fingerprint, prepare
 from edgetune.data.digits import grey_png
 from edgetune.device.preprocess import Preprocessing, decode_image_noting, fit
 from edgetune.errors import UsageError
+from edgetune.files import file_table
 from edgetune.progress import Silent
 from edgetune.recipe import DataRecipe
 

@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetune.artefacts import Dataset, OnnxModel, Preprocessing, sha256_file
+from edgetune.artefacts import Dataset, OnnxModel, Preprocessing
+from edgetune.files import sha256_file
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Silent
 from edgetune.quantize.stage import quantize

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetune.artefacts import file_table, write_json
 from edgetune.device.preprocess import decode_image, fit
 from edgetune.errors import ArtefactError, TargetError, UsageError
+from edgetune.files import file_table, write_json
 from edgetune.release import bundle as bundle_module
 from edgetune.release.bundle import make_bundle
 from edgetune.release.load import load_bundle

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Preprocessing, sha256_file
+from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Preprocessing
+from edgetune.files import sha256_file
 from edgetune.profile import Profile
 
 # A machine shared with other work is slow at times; that is no fault of a law.
