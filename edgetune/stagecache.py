@@ -32,6 +32,9 @@ __all__ = ["StageCache", "locked"]
 
 STAGE_FILE = "stage.json"
 SCHEMA = 1
+# Hashing the decoded images of a large data set would take longer than the build that changes nothing. A file of this size is
+# hashed only if its time of writing or its size is another one.
+HUGE_BYTES = 2**28
 
 Value = TypeVar("Value", bound=Artefact)
 
@@ -97,11 +100,13 @@ class StageCache:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         value = compute(folder, key)
+        files = file_table(folder, exclude=(STAGE_FILE,))
         record = {
             "schema": SCHEMA,
             "stage": stage,
             "depends": depends,
-            "files": file_table(folder, exclude=(STAGE_FILE,)),
+            "files": files,
+            "written_ns": {name: (folder / name).stat().st_mtime_ns for name in files},
             "value": value.to_json(),
         }
         write_json(folder / STAGE_FILE, record)
@@ -118,7 +123,9 @@ class StageCache:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             faults = [] if record["schema"] == SCHEMA else ["another schema"]
-            faults += changed_files(folder, record["files"])
+            faults += changed_files(
+                folder, {name: facts for name, facts in record["files"].items() if _is_due(folder, name, record)}
+            )
             value: Value = kind.model_validate(record["value"]).at(folder)
         except (ValueError, KeyError, TypeError, ValidationError) as fault:
             faults = [f"{STAGE_FILE} cannot be read ({type(fault).__name__})"]
@@ -134,6 +141,16 @@ class StageCache:
             shutil.rmtree(aside)
         folder.rename(aside)
         self.progress.line(f"warning: {folder.parent.name}/{folder.name} is damaged ({'; '.join(faults[:3])}); it is rebuilt")
+
+
+def _is_due(folder: Path, name: str, record: Mapping[str, Any]) -> bool:
+    """Return whether a file has to be hashed again: not if it is huge, of the same size, and was not written since."""
+    try:
+        found = (folder / name).stat()
+    except OSError:
+        return True
+    untouched = (found.st_size, found.st_mtime_ns) == (record["files"][name]["size_bytes"], record["written_ns"][name])
+    return not untouched or found.st_size <= HUGE_BYTES
 
 
 def identity(value: Artefact, *, ignore: tuple[str, ...] = ()) -> str:

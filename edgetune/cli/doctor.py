@@ -19,7 +19,7 @@ __all__ = ["command"]
 
 PACKAGES = {
     "torch": "training and export",
-    "torchvision": "decoding",
+    "torchvision": "needed by timm",
     "timm": "backbones",
     "onnx": "export and quantization",
     "onnxruntime": "quantization and measuring",

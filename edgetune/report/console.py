@@ -61,8 +61,8 @@ def _table(report: Report, stream: TextIO) -> None:
 
 
 def _detail(row: VerdictRow) -> str:
-    limit = f" (limit: {row.limit})" if row.limit else ""
-    return f"{row.figure}{limit}" + (f": {row.reason}" if row.reason else "")
+    figure = row.figure + (f" (limit: {row.limit})" if row.limit else "")
+    return ": ".join(part for part in (figure.strip(), row.reason) if part)
 
 
 def _models(report: Report) -> list[str]:
