@@ -138,7 +138,8 @@ class Checkpoint(Artefact):
         model_options: keyword arguments of `timm.create_model` beside the name and the number of classes.
         weights: where the pretrained weights came from, in words and by sha256.
         val_top1_percent: top-1 on the validation set of the weights that were kept, in percent.
-        best_epoch: the epoch that the weights were kept from; 0 is the linear probe.
+        best_epoch: the epoch that validated best; 0 is the linear probe.
+        averaged_epochs: the weights are the mean over so many last epochs; 0: they are those of the best epoch.
         epochs: the number of epochs run.
         warnings: what a reader of the report must know.
     """
@@ -153,6 +154,7 @@ class Checkpoint(Artefact):
     weights: dict[str, str]
     val_top1_percent: float
     best_epoch: int
+    averaged_epochs: int = 0
     epochs: int
     warnings: tuple[str, ...] = ()
 

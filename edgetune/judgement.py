@@ -70,6 +70,7 @@ def _sections(run: Run) -> dict[str, Mapping[str, Any]]:
             "weights": checkpoint.weights["reference"],
             "epochs": checkpoint.epochs,
             "best_epoch": checkpoint.best_epoch,
+            "averaged_epochs": checkpoint.averaged_epochs,
             "val_top1_percent": checkpoint.val_top1_percent,
         },
     }

@@ -18,9 +18,8 @@ def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...],
     """
     with opened_run(recipe, output, settings, options) as run:
         checkpoint = run.checkpoint
-    click.echo(
-        f"{checkpoint.backbone}: validation top-1 {checkpoint.val_top1_percent:.2f} %, best epoch {checkpoint.best_epoch}"
-    )
+    kept = f"mean of {checkpoint.averaged_epochs} epochs" if checkpoint.averaged_epochs else f"epoch {checkpoint.best_epoch}"
+    click.echo(f"{checkpoint.backbone}: validation top-1 {checkpoint.val_top1_percent:.2f} % ({kept})")
     for warning in checkpoint.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"checkpoint {checkpoint.weights_path}")

@@ -17,6 +17,7 @@ from edgetune.train.augment import augment, mix
 from edgetune.train.evaluate import evaluate
 from edgetune.train.network import Normalisation
 from edgetune.train.schedule import lr_factor, parameter_groups
+from edgetune.train.soup import EpochMean
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +78,10 @@ class FineTuning:
         self.optimizer = torch.optim.AdamW(parameter_groups(network, recipe), betas=(0.9, 0.999))
         self.average = copy.deepcopy(network).eval()
         self.best = copy.deepcopy(network.state_dict())
+        self.mean = EpochMean()
         self.history: list[Epoch] = []
-        self.epoch = self.step = self.best_epoch = 0
+        self.epoch = self.step = self.best_epoch = self.averaged_epochs = 0
+        self.val_top1_percent = 0.0
         self.loss_sum = 0.0
         self.use_amp = recipe.amp and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.use_amp)
@@ -115,6 +118,22 @@ class FineTuning:
             self._end_epoch(progress)
             self._save(store)
             saved = time.monotonic()
+        self.val_top1_percent = self.history[self.best_epoch].val_top1_percent
+        self._consider_mean(progress)
+
+    def _consider_mean(self, progress: Progress) -> None:
+        """Keep the mean of the epochs instead of the best of them, if its validation loss is lower."""
+        if not self.recipe.average_epochs or self.mean.count < 2:
+            return
+        self.average.load_state_dict(self.mean.tensors)
+        loss, top1 = evaluate(self.average, self.normalise, self.dataset.images("val"), self.dataset.labels("val"), self.device)
+        better = loss < self.history[self.best_epoch].val_loss
+        if better:
+            self.best, self.averaged_epochs, self.val_top1_percent = self.mean.tensors, self.mean.count, top1
+        progress.line(
+            f"mean of the last {self.mean.count} epochs: validation loss {loss:.3f}, validation top-1 {top1:.2f} % "
+            f"({'kept' if better else f'not better than epoch {self.best_epoch}, which is kept'})"
+        )
 
     def best_network(self) -> nn.Module:
         """Return the network with the weights that validated best."""
@@ -230,6 +249,7 @@ class FineTuning:
         )
         self.history.append(line)
         self.step, self.loss_sum = 0, 0.0
+        self.mean.add(self.average.state_dict(), epoch=self.epoch, epochs=self.epochs)
         best = min(self.history, key=lambda e: (-e.val_top1_percent, e.val_loss))
         if best.epoch == self.epoch:
             self.best, self.best_epoch = copy.deepcopy(self.average.state_dict()), self.epoch
@@ -243,6 +263,7 @@ class FineTuning:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"mean.{name}": tensor for name, tensor in self.mean.tensors.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
         values = {
@@ -250,6 +271,7 @@ class FineTuning:
             "step": self.step,
             "loss_sum": self.loss_sum,
             "best_epoch": self.best_epoch,
+            "mean_count": self.mean.count,
             "history": [vars(line) for line in self.history],
             "scaler": self.scaler.state_dict(),
         }
@@ -264,6 +286,7 @@ class FineTuning:
         self.network.load_state_dict(under("network."))
         self.average.load_state_dict(under("average."))
         self.best = under("best.")
+        self.mean.tensors, self.mean.count = under("mean."), values["mean_count"]
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in under("optimizer.").items():
             index, _, key = name.partition(".")

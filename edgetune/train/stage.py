@@ -209,7 +209,6 @@ def _write(
     write_atomic(folder / MODEL_FILE, save(tensors))
     lines = "".join(json.dumps(vars(line), sort_keys=True) + "\n" for line in run.history)
     write_atomic(folder / "history.jsonl", lines.encode())
-    best = run.history[run.best_epoch]
     return Checkpoint(
         backbone=model.backbone,
         classes=run.dataset.classes,
@@ -218,8 +217,9 @@ def _write(
         std=run.normalise.std,
         model_options=options,
         weights=weights.to_json(),
-        val_top1_percent=best.val_top1_percent,
+        val_top1_percent=run.val_top1_percent,
         best_epoch=run.best_epoch,
+        averaged_epochs=run.averaged_epochs,
         epochs=run.epoch,
         warnings=_warnings(run),
     ).at(folder)
@@ -228,10 +228,10 @@ def _write(
 def _warnings(run: FineTuning) -> tuple[str, ...]:
     found = []
     chance = 100.0 * max(run.dataset.class_counts["val"]) / max(1, run.dataset.counts["val"])
-    if run.history[run.best_epoch].val_top1_percent <= chance:
+    if run.val_top1_percent <= chance:
         what = "naming one class every time"
         found.append(f"the network learned nothing: it does no better on the validation set than {what} ({chance:.1f} %)")
-    if run.epochs and run.best_epoch == 0:
+    if run.epochs and run.best_epoch == 0 and not run.averaged_epochs:
         found.append("fine-tuning did not improve on the weights that it began with (epoch 0), which were kept")
     return tuple(found)
 

@@ -51,13 +51,13 @@ def stopping_after(steps: int, lines):
     return lambda: lines.steps >= steps
 
 
-def test_learns_and_says_so(dataset, model, recipe, tmp_path, lines):
-    checkpoint = run(dataset, model, recipe(epochs=8, lr=1e-2), tmp_path, lines)
+@pytest.mark.parametrize("average", [False, True])
+def test_learns_and_says_so(dataset, model, recipe, tmp_path, lines, average):
+    checkpoint = run(dataset, model, recipe(epochs=8, lr=1e-2, average_epochs=average), tmp_path, lines)
     assert checkpoint.val_top1_percent >= 60  # chance is 33
     assert not checkpoint.warnings
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == list(range(9))
-    assert history[checkpoint.best_epoch]["val_top1_percent"] == checkpoint.val_top1_percent
     assert [line for line in lines.lines if line.startswith("epoch ")][-1].startswith("epoch 8/8: train loss")
     assert set(files(tmp_path)) == {"model.safetensors", "history.jsonl"}
     network = load_network(checkpoint)
@@ -65,7 +65,14 @@ def test_learns_and_says_so(dataset, model, recipe, tmp_path, lines):
         network, normalisation(model.backbone), dataset.images("val"), dataset.labels("val"), torch.device("cpu")
     )
     assert top1 == checkpoint.val_top1_percent
-    assert loss == pytest.approx(history[checkpoint.best_epoch]["val_loss"], abs=1e-5)
+    best = history[checkpoint.best_epoch]
+    assert bool(checkpoint.averaged_epochs) == average  # on these images the mean validates better than every single epoch
+    if average:
+        assert loss < best["val_loss"]
+        assert any(line.startswith("mean of the last 6 epochs") and line.endswith("(kept)") for line in lines.lines)
+    else:
+        assert loss == pytest.approx(best["val_loss"], abs=1e-5)
+        assert best["val_top1_percent"] == checkpoint.val_top1_percent
 
 
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(dataset, model, recipe, tmp_path, lines, whole):
@@ -363,3 +370,15 @@ def test_trains_on_a_gpu_in_mixed_precision_and_resumes(dataset, model, recipe, 
     assert "resumed after epoch 0, step 5" in lines.text
     assert checkpoint.val_top1_percent >= 60
     assert load_network(checkpoint)(torch.zeros(1, 3, 32, 32)).isfinite().all()
+
+
+def test_the_mean_of_epochs_leaves_out_the_first_ones() -> None:
+    from edgetune.train.soup import EpochMean
+
+    mean = EpochMean()
+    for epoch in range(1, 11):
+        state = {"weight": torch.full((2,), float(epoch)), "count": torch.tensor(epoch)}
+        mean.add(state, epoch=epoch, epochs=10)
+    assert mean.count == 7
+    torch.testing.assert_close(mean.tensors["weight"], torch.full((2,), 7.0))
+    assert int(mean.tensors["count"]) == 10
