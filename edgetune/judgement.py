@@ -77,7 +77,7 @@ def _sections(run: Run) -> dict[str, Mapping[str, Any]]:
     for name, model in run.models.items():
         sections["export" if name == "fp32" else "quantize"] = _model_facts(model)
     sections["provenance"] = dict(run.provenance)
-    sections["run"] = {"command": "edgetune build recipe.toml", "recipe": "recipe.toml in the run folder"}
+    sections["run"] = {"command": "edgetune build RUN", "run": "the run folder, which holds the resolved recipe.toml"}
     return sections
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Dataset, Measurement, OnnxModel, Preprocessing, VerdictRow
-from edgetune.errors import DataError, GraphError, UsageError
+from edgetune.errors import DataError, Fault, GraphError
 from edgetune.files import sha256_file
 from edgetune.pipeline import Run
 from edgetune.progress import Progress
 from edgetune.recipe import DataRecipe
 
+if TYPE_CHECKING:
+    import onnx
+
 __all__ = ["check_bundle", "quantize_file"]
+
+EXPORTED = "give a file that `edgetune export` wrote"
+SHOWN = 5
+"""Names of classes in an error."""
 
 
 def quantize_file(run: Run, path: Path) -> OnnxModel:
@@ -24,7 +32,7 @@ def quantize_file(run: Run, path: Path) -> OnnxModel:
         path: the file.
 
     Raises:
-        GraphError: the file does not say what it expects of an image.
+        GraphError: the file does not say what it expects of an image, or is not an fp32 model of edgetune's contract.
         DataError: the images' classes are not the model's.
     """
     source = _read_model(path)
@@ -39,8 +47,7 @@ def quantize_file(run: Run, path: Path) -> OnnxModel:
     dataset = adapted.dataset
     if dataset.classes != source.classes:
         raise DataError(
-            "the images' classes are not the model's: "
-            f"got {', '.join(dataset.classes[:5])}…, expected {', '.join(source.classes[:5])}…",
+            f"the images' classes are not the model's: got {_named(dataset.classes)}, expected {_named(source.classes)}",
             remedy="give the images that the model was trained on",
         )
     return adapted.quantized(source)
@@ -56,12 +63,15 @@ def _read_model(path: Path) -> OnnxModel:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as fault:
         raise GraphError(f"{path} is not an ONNX file: {fault}") from fault
-    classes, preprocessing, _ = read_metadata(model)
+    try:
+        classes, preprocessing, _ = read_metadata(model)
+    except (ValueError, TypeError) as fault:
+        raise GraphError(f"{path.name} has metadata of edgetune that cannot be read: {fault}", remedy=EXPORTED) from fault
     if preprocessing is None or not classes:
-        raise GraphError(
-            f"{path.name} does not say its labels and preprocessing in its metadata",
-            remedy="give a file that `edgetune export` wrote",
-        )
+        raise GraphError(f"{path.name} does not say its labels and preprocessing in its metadata", remedy=EXPORTED)
+    faults = _contract_faults(model, preprocessing, len(classes))
+    if faults:
+        raise GraphError(f"{path.name} is not an fp32 model as edgetune exports it", faults=faults, remedy=EXPORTED)
     return OnnxModel(
         stage_name="export",
         file=path.name,
@@ -73,6 +83,41 @@ def _read_model(path: Path) -> OnnxModel:
         classes=classes,
         preprocessing=preprocessing,
     ).at(path.parent)
+
+
+def _contract_faults(model: onnx.ModelProto, size: Preprocessing, classes: int) -> list[Fault]:
+    """Return how a model is not one file that takes `image`, gives `logits` and computes in float."""
+    from onnx import TensorProto
+
+    graph = model.graph
+    faults = [
+        Fault(where=kind, problem="is another one", got=", ".join(map(_tensor, got)) or "none", expected=expected)
+        for kind, got, expected in (
+            ("input", graph.input, f"image: UINT8 [N, {size.height}, {size.width}, 3]"),
+            ("output", graph.output, f"logits: FLOAT [N, {classes}]"),
+        )
+        if [_tensor(value) for value in got] != [expected]
+    ]
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+        faults.append(Fault(where="weights", problem="are in a file of their own, which no digest here would cover"))
+    if any(node.op_type.startswith(("QLinear", "QuantizeLinear", "DequantizeLinear")) for node in graph.node):
+        faults.append(Fault(where="graph", problem="is quantized already"))
+    return faults
+
+
+def _tensor(value: onnx.ValueInfoProto) -> str:
+    """Return an input or output in words; the size of the batch, fixed or not, is called N."""
+    from onnx import TensorProto
+
+    facts = value.type.tensor_type
+    shape = ["N", *(str(side.dim_value or side.dim_param or "?") for side in facts.shape.dim[1:])]
+    return f"{value.name}: {TensorProto.DataType.Name(facts.elem_type)} [{', '.join(shape)}]"
+
+
+def _named(classes: Sequence[str]) -> str:
+    """Return a few names of classes, and how many there are if that is not all."""
+    more = f", … ({len(classes)} classes)" if len(classes) > SHOWN else ""
+    return ", ".join(classes[:SHOWN]) + more
 
 
 def _recipe_for(preprocessing: Preprocessing, recipe: DataRecipe) -> DataRecipe:
@@ -128,8 +173,8 @@ def _test_images(manifest: dict[str, Any], source: str, folder: Path, progress: 
     found = data.fingerprint(recipe, None)
     dataset = data.prepare(recipe, seed=0, folder=folder, expected_fingerprint=found, progress=progress)
     if list(dataset.classes) != manifest["classes"]:
-        raise UsageError(
-            f"the images' classes are not the bundle's: got {', '.join(dataset.classes[:5])}…, "
-            f"expected {', '.join(manifest['classes'][:5])}…"
+        raise DataError(
+            f"the images' classes are not the bundle's: got {_named(dataset.classes)}, expected {_named(manifest['classes'])}",
+            remedy="give images of the classes that the model was trained on",
         )
     return dataset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -210,20 +210,39 @@ def mismatches(profile: Profile, facts: dict[str, Any]) -> list[str]:
         profile: the promise.
         facts: the device's `environment` as `edgetune.device.environment` reads it, or its processor's part.
     """
+    return device_mismatches(
+        facts,
+        architecture=profile.processor.architecture,
+        features=profile.processor.features,
+        absent=profile.processor.absent,
+        provider=profile.runtime.providers[0],
+        min_onnxruntime=profile.runtime.min_onnxruntime,
+    )
+
+
+def device_mismatches(
+    facts: Mapping[str, Any],
+    *,
+    architecture: str,
+    features: Iterable[str],
+    absent: Iterable[str],
+    provider: str,
+    min_onnxruntime: str,
+) -> list[str]:
+    """Return how a device is not what a profile, or a bundle's manifest, promises; see `mismatches`."""
+    if facts["architecture"] != architecture:
+        return [f"architecture: got {facts['architecture']}, expected {architecture}"]
     found = []
-    if facts["architecture"] != profile.processor.architecture:
-        found.append(f"architecture: got {facts['architecture']}, expected {profile.processor.architecture}")
-        return found
-    if lacking := _lacking(profile.processor.features, facts["features"]):
+    if lacking := _lacking(features, facts["features"]):
         found.append(f"processor lacks {', '.join(name.replace('|', ' or ') for name in lacking)}")
-    if foreign := [name for name in profile.processor.absent if name in facts["features"]]:
+    if foreign := [name for name in absent if name in facts["features"]]:
         found.append(f"processor has {', '.join(foreign)}, which this board does not")
     providers = facts.get("providers")
-    if providers is not None and profile.runtime.providers[0] not in providers:
-        found.append(f"provider: expected {profile.runtime.providers[0]}, got {', '.join(providers)}")
+    if providers is not None and provider not in providers:
+        found.append(f"provider: expected {provider}, got {', '.join(providers)}")
     version = facts.get("onnxruntime")
-    if version and _version(version) < _version(profile.runtime.min_onnxruntime):
-        found.append(f"ONNX Runtime: got {version}, expected {profile.runtime.min_onnxruntime} or newer")
+    if version and _version(version) < _version(min_onnxruntime):
+        found.append(f"ONNX Runtime: got {version}, expected {min_onnxruntime} or newer")
     return found
 
 

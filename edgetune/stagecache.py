@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from edgetune.artefacts import Artefact
-from edgetune.errors import Busy
+from edgetune.errors import Busy, UsageError
 from edgetune.files import changed_files, digest_of, file_table, write_json
 from edgetune.progress import Progress
 
@@ -44,9 +44,14 @@ def locked(run: Path) -> Iterator[None]:
     """Hold a run folder for this process alone; the lock goes with the process, however it ends.
 
     Raises:
+        UsageError: no such folder can be made.
         Busy: another process holds it.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as fault:
+        # Anything else, such as a disk that may not be written, speaks for itself.
+        raise UsageError(f"{run} cannot be a run folder: {fault.strerror}", remedy="choose another --output") from fault
     handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

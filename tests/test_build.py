@@ -256,6 +256,47 @@ def test_a_target_that_is_elsewhere_is_stood_in_for_and_said(photos, built, copy
     assert "NOT the target" in report["where"]
     latency = [row for row in report["verdicts"] if row["kind"] == "latency"]
     assert {row["verdict"] for row in latency} == {"SKIPPED"}
+    assert main(["check", str(copy), "--quick"]) == 0
+    assert "NOT the target" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fault", ["text", "floating", "quantized", "apart"])
+def test_a_model_file_that_cannot_be_quantized_is_refused_with_the_reason(built, photos, tmp_path, capsys, fault):
+    import onnx
+
+    exported = onnx.load(next((built / "stages" / "export").glob("*/model.onnx")))
+    path, word = tmp_path / "given.onnx", "not an ONNX file"
+    if fault == "text":
+        path.write_text("hello")
+    elif fault == "floating":
+        exported.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        onnx.save(exported, path)
+        word = "got image: FLOAT [N, 32, 32, 3]"
+    elif fault == "quantized":
+        shutil.copy(built / "bundle" / "model.onnx", path)
+        word = "quantized already"
+    else:
+        onnx.save(exported, path, save_as_external_data=True, location="weights.bin", size_threshold=64)
+        word = "a file of their own"
+    assert main(["quantize", str(path), "--data", str(photos), "--output", str(tmp_path / "run")]) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_a_folder_is_a_usage_error(photos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["build", "--data", str(photos), "--output", str(output), *arguments()]) == 2
+        assert "cannot be a run folder" in capsys.readouterr().err
+
+
+def test_a_folder_of_images_given_as_the_recipe_is_told_apart(photos, capsys):
+    assert main(["build", str(photos)]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_check_with_images_of_other_classes_is_a_data_error(built, capsys):
+    assert main(["check", str(built), "--quick", "--data", "digits"]) == 5
+    assert "(10 classes), expected blue, green, red" in capsys.readouterr().err
 
 
 def test_a_device_that_must_be_the_target_is_refused_before_training(photos, tmp_path, capsys):

@@ -23,7 +23,7 @@ def command(bundle: Path, source: str | None, quick: bool, strict: bool, as_json
     from edgetune.cli.console import progress
     from edgetune.outside import check_bundle
     from edgetune.release.load import locate_bundle
-    from edgetune.report.compose import overall
+    from edgetune.report.compose import overall, standing
     from edgetune.report.exit_code import code_of
 
     with progress() as talk:
@@ -31,12 +31,12 @@ def command(bundle: Path, source: str | None, quick: bool, strict: bool, as_json
     verdict = overall(verdicts)
     if as_json:
         rows = [row.model_dump(mode="json") for row in verdicts]
-        content = {"overall": verdict, "verdicts": rows, "where": measurement.where, "measurement": measurement.raw}
+        content = {"overall": verdict, "verdicts": rows, "where": standing(measurement), "measurement": measurement.raw}
         click.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:
         from edgetune.report.console import verdict_lines
 
         click.echo("\n".join(verdict_lines(verdicts)))
-        click.echo(f"measured on {measurement.where}")
+        click.echo(f"measured on {standing(measurement)}")
         click.echo(f"overall {verdict}")
     return int(code_of(verdict, strict))

@@ -32,7 +32,8 @@ def command(source: str, target: str, output: Path, force: bool) -> None:
         raise UsageError(f"{output} exists", remedy="choose another --output, or replace it with --force")
     profile = load_profile(target)
     seen = "scikit-learn's digits, built in" if source in BUILT_IN_SOURCES else _look(Path(source))
-    recipe = Recipe(target=target, data=DataRecipe(source=_as_written(source, output)))
+    board = _as_written(target, output) if target.endswith(".toml") else target
+    recipe = Recipe(target=board, data=DataRecipe(source=_as_written(source, output)))
     title = (
         f"What edgetune builds: {seen}, for {profile.title}.\nEvery key has its default; a line that is deleted means the same."
     )
@@ -70,7 +71,7 @@ def _count(number: int, noun: str, plural: str = "s") -> str:
 
 
 def _as_written(source: str, output: Path) -> str:
-    """Return a source as the recipe names it: relative to the recipe's own folder if it was given relative."""
+    """Return a path as the recipe names it: relative to the recipe's own folder if it was given relative."""
     if source in BUILT_IN_SOURCES or Path(source).expanduser().is_absolute():
         return source
     relative = os.path.relpath(source, output.parent)

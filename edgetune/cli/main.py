@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Every command: where it is, and its line in the help, so that the help imports none of them."""
 
-OUTER_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE)
+OUTER_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.EFBIG)
 """What the machine refuses, and no code of ours can mend: a full disk, a folder that may not be written."""
 
 EPILOG = """Exit codes: 0 all kept; 1 a bug; 2 usage or configuration; 3 target not available; 4 corrupt artefact; 5 unusable

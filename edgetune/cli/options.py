@@ -38,13 +38,20 @@ def recipe_options(function: Function) -> Function:
 
 def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: dict[str, str | None]) -> Recipe:
     """Return the recipe of a file, or of a run folder, with the command line's options and settings."""
+    from edgetune.errors import UsageError
     from edgetune.recipe import BUILT_IN_SOURCES, Recipe
 
     overrides = {KEYS[name]: value for name, value in options.items() if value is not None}
     source = overrides.get("data.source")
     if source is not None and source not in BUILT_IN_SOURCES:
         overrides["data.source"] = str(Path(source).expanduser().absolute())
-    path = recipe / "recipe.toml" if recipe is not None and recipe.is_dir() else recipe
+    path = recipe
+    if recipe is not None and recipe.is_dir():
+        path = recipe / "recipe.toml"
+        if not path.is_file():
+            raise UsageError(
+                f"{recipe} is no run folder: it has no recipe.toml", remedy="if it holds the images, name it with --data"
+            )
     return Recipe.load(path, settings, overrides)
 
 

@@ -66,8 +66,9 @@ def decode_image_noting(content: bytes) -> tuple[Image, tuple[str, ...]]:
         ImageFault: the bytes are not an image that the rule of this module takes.
         RunnerError: TARGET: Pillow is not installed.
     """
+    import numpy as np
+
     try:
-        import numpy as np
         from PIL import ImageFile, UnidentifiedImageError
     except ImportError as missing:
         raise RunnerError(

@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return int(ExitCode.OK)
+    except ImportError as missing:
+        # What the runner imports of itself is in the same file, so this is the device's Python.
+        _say(f"{missing}; the runner needs numpy and onnxruntime, try: {sys.executable} -m pip install numpy onnxruntime")
+        return int(ExitCode.TARGET)
     except Exception:
         traceback.print_exc()
         return int(ExitCode.UNFORESEEN)

@@ -3,11 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgetune.errors import ArtefactError, Fault
 
 __all__ = ["load_bundle", "locate_bundle"]
+
+REMEDY = "build it again with `edgetune build`, or fetch an untouched copy"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Model(_Table):
+    precision: Literal["fp32", "int8"]
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+class _Profile(_Table):
+    architecture: str
+    features: list[str]
+    absent: list[str]
+    min_onnxruntime: str
+
+
+class _Limits(_Table):
+    golden_max_abs: float
+    top1_drop_points: float
+    latency_p90_ms: float | None
+    size_bytes: int | None
+    peak_memory_bytes: int | None
+
+
+class _Accuracy(_Table):
+    top1_percent: float
+
+
+class _Figures(_Table):
+    accuracy: dict[str, _Accuracy]
+
+
+class _Promises(_Table):
+    """What a check holds against this machine; other keys are for the reader."""
+
+    model: _Model
+    profile: _Profile
+    limits: _Limits
+    figures: _Figures
 
 
 def locate_bundle(folder: Path) -> Path:
@@ -21,16 +68,33 @@ def load_bundle(folder: Path) -> dict[str, Any]:
     """Return the manifest of a bundle after checking every file's digest, and that no file is missing or was added.
 
     Raises:
-        ArtefactError: with every file that is not what was built.
+        ArtefactError: with every file that is not what was built, or else with everything that the manifest should say and
+            does not.
     """
-    from edgetune.device.digest import check_bundle
+    from edgetune.device.bundle import read_bundle
+    from edgetune.device.digest import read_json
     from edgetune.device.exitcodes import RunnerError
 
     try:
-        return dict(check_bundle(folder))
+        shipped = read_bundle(folder)
+        labels = read_json(folder / "labels.json") if "labels.json" in shipped.manifest["files"] else None
     except RunnerError as fault:
         raise ArtefactError(
-            fault.message,
-            faults=[Fault(where="", problem=line) for line in fault.faults],
-            remedy="build it again with `edgetune build`, or fetch an untouched copy",
+            fault.message, faults=[Fault(where="", problem=line) for line in fault.faults], remedy=REMEDY
         ) from fault
+    faults = _promise_faults(shipped.manifest)
+    if not faults and shipped.manifest["model"]["sha256"] != shipped.sha256:
+        faults.append(Fault(where="model.sha256", problem="is not that of the model's file in the table files"))
+    if labels != list(shipped.classes):
+        faults.append(Fault(where="classes", problem="are not those in labels.json"))
+    if faults:
+        raise ArtefactError(f"{folder / 'manifest.json'} cannot be used", faults=faults, remedy=REMEDY)
+    return shipped.manifest
+
+
+def _promise_faults(manifest: dict[str, Any]) -> list[Fault]:
+    try:
+        _Promises.model_validate(manifest)
+    except ValidationError as errors:
+        return [Fault(where=".".join(map(str, error["loc"])), problem=error["msg"]) for error in errors.errors()]
+    return []

@@ -57,6 +57,7 @@ def build_manifest(
             "digest": digest_of(profile.model_dump(mode="json", by_alias=True)),
             "architecture": profile.processor.architecture,
             "features": list(profile.processor.features),
+            "absent": list(profile.processor.absent),
             "min_onnxruntime": profile.runtime.min_onnxruntime,
             "model": profile.model.model_dump(mode="json"),
             "tolerance": profile.tolerance.model_dump(mode="json"),

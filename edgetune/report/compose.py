@@ -60,7 +60,7 @@ def compose(
         verdicts=tuple(verdicts),
         figures=dict(figures),
         latency={name: _costs(model) for name, model in measurement.raw["models"].items()},
-        where=_where(measurement),
+        where=standing(measurement),
         environment=_as_stored(measurement.raw["environment"]),
         sections=_as_stored(facts),
         warnings=tuple(dict.fromkeys(warnings)),
@@ -77,7 +77,8 @@ def _costs(model: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: (model.get(part) or {}).get(name) for part, names in COSTS.items() for name in names}
 
 
-def _where(measurement: Measurement) -> str:
+def standing(measurement: Measurement) -> str:
+    """Return where a measurement was made, and whether that is the target, in words."""
     if measurement.is_target:
         return f"{measurement.where}: the target itself"
     return f"{measurement.where}: NOT the target, a stand-in for it ({measurement.stand_in_reason})"

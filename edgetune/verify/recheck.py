@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.artefacts import Dataset, Measurement, Preprocessing, VerdictName, VerdictRow
+from edgetune.profile import device_mismatches
 from edgetune.progress import Progress
 from edgetune.verify import costs, rows
 from edgetune.verify.statistics import wilson_interval
@@ -51,19 +52,17 @@ def measure_again(
     )
     raw = target.measure(request, folder, progress)
     promised = manifest["profile"]
-    reasons = _differences(promised, raw["environment"])
+    reasons = device_mismatches(
+        raw["environment"],
+        architecture=promised["architecture"],
+        features=promised["features"],
+        absent=promised["absent"],
+        provider=manifest["session"]["providers"][0],
+        min_onnxruntime=promised["min_onnxruntime"],
+    )
     where = f"{target.describe()}, {raw['environment'].get('name') or raw['environment']['architecture']}"
     reason = "; ".join(reasons)
     return Measurement(where=where, is_target=not reasons, stand_in_reason=reason, raw=raw).at(folder)
-
-
-def _differences(promised: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
-    """Return how this machine is not what the manifest's profile promises."""
-    if environment["architecture"] != promised["architecture"]:
-        return [f"architecture: got {environment['architecture']}, expected {promised['architecture']}"]
-    has = set(environment["features"])
-    lacking = [flag for flag in promised["features"] if not has & set(flag.split("|"))]
-    return [f"processor lacks {', '.join(lacking)}"] if lacking else []
 
 
 def judge_again(measurement: Measurement, manifest: Mapping[str, Any], dataset: Dataset | None) -> tuple[VerdictRow, ...]:

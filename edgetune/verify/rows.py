@@ -91,7 +91,7 @@ def sane_outputs(measurement: Measurement, name: str) -> VerdictRow:
         figure, reason = "constant", f"{name} gives the same logits for every image"
     elif against and has_numbers(measurement, against):
         nmse, largest = _distance(measurement.logits(against), measurement.logits(name))
-        figure, data = f"NMSE {nmse:.2e}, at most {largest:.2f} apart", {"nmse": nmse, "max_abs": largest}
+        figure, data = f"NMSE {nmse:.2e}, at most {largest:.2g} apart", {"nmse": nmse, "max_abs": largest}
     return VerdictRow(
         kind="numeric",
         name=f"{name} ↔ {against} logits" if against else f"{name} logits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -91,6 +92,16 @@ def test_one_step_and_no_step_at_all(log: io.StringIO, clock: Clock) -> None:
     assert lines(log) == ["once: 1/1", "nothing: 0/0"]
 
 
+def everything(parent: int) -> str:
+    """Return what was written to a terminal whose other end is closed: it comes in pieces, then as an error."""
+    pieces = []
+    with contextlib.suppress(OSError):
+        while piece := os.read(parent, 100_000):
+            pieces.append(piece)
+    os.close(parent)
+    return b"".join(pieces).decode()
+
+
 def test_a_terminal_gets_a_live_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
@@ -99,8 +110,7 @@ def test_a_terminal_gets_a_live_display(monkeypatch: pytest.MonkeyPatch) -> None
         talk.line("train: [tf_efficientnet_lite0] from the pip package")
         talk.advance("epoch [1]", 1, 4, "loss [1.25]")
         talk.advance("epoch [1]", 4, 4, "loss [0.75]")
-    shown = os.read(parent, 100_000).decode()
-    os.close(parent)
+    shown = everything(parent)
     # Square brackets are rich's markup: what a stage says must come out as it is.
     assert "train: [tf_efficientnet_lite0] from the pip package" in shown
     assert "epoch [1]" in shown

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgetune.cli.main import main
+from edgetune.profile import load_profile
 from edgetune.recipe import DataRecipe, Recipe
+from edgetune.schema import to_toml
 
 
 @pytest.fixture
@@ -33,6 +35,13 @@ def test_a_folder_and_a_target(folder: Path, capsys: pytest.CaptureFixture[str])
     assert 'source = "../photos"' in written.read_text(encoding="utf-8")
     expected = Recipe(target="raspberry-pi-5", data=DataRecipe(source=str(folder / "photos")))
     assert Recipe.load(written) == expected
+
+
+def test_a_profile_of_ones_own_is_named_from_the_recipe(folder: Path) -> None:
+    shipped = load_profile("raspberry-pi-5").model_dump(mode="json", by_alias=True, exclude_none=True)
+    (folder / "mine.toml").write_text(to_toml(shipped), encoding="utf-8")
+    assert main(["init", "photos", "--target", "mine.toml", "--output", "sub/recipe.toml"]) == 0
+    assert Recipe.load(folder / "sub" / "recipe.toml").target == str(folder / "mine.toml")
 
 
 def test_without_a_folder_it_is_the_embedded_default(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,14 @@ def test_help_needs_neither_numpy_nor_onnxruntime(runner: Path, tmp_path: Path) 
     assert "Verify, run and measure an edgetune bundle" in done.stdout
 
 
+def test_without_numpy_the_error_says_what_to_install(runner: Path, bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", str(runner), "predict", str(bundle), str(bundle / "golden" / "00.png")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "pip install numpy onnxruntime" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_without_onnxruntime_the_error_says_so(runner: Path, bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-IS", str(runner), "info"], capture_output=True, text=True, cwd=tmp_path, check=False

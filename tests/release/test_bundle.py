@@ -45,7 +45,11 @@ def build(world, report, measurement):
             "measurement": measurement,
             "profile": world.profile,
             "session": SESSION,
-            "limits": {"top1_drop_points": 1.0, "golden_max_abs": 0.5, "latency_p90_ms": None},
+            "limits": {
+                "top1_drop_points": 1.0,
+                "golden_max_abs": 0.5,
+                **dict.fromkeys(("latency_p90_ms", "size_bytes", "peak_memory_bytes")),
+            },
             "provenance": PROVENANCE,
         }
         return make_bundle(**{**given, **changes})
@@ -224,6 +228,34 @@ def test_missing_and_added_files_are_named_together(build, tmp_path):
 def test_a_folder_that_is_no_bundle_is_an_artefact_error(tmp_path):
     with pytest.raises(ArtefactError, match=r"manifest\.json is missing"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "named"),
+    [
+        ("limits", "golden_max_abs", "0.5", "limits.golden_max_abs"),
+        ("profile", "absent", None, "profile.absent"),
+        ("model", "sha256", "0" * 64, "model.sha256"),
+        ("session", "providers", [], "session.providers"),
+        ("preprocessing", "width", "wide", "width"),
+    ],
+)
+def test_a_manifest_that_does_not_say_what_it_must_is_refused(build, tmp_path, table, key, value, named):
+    folder = build(tmp_path / "bundle").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest[table][key] = value
+    write_json(folder / "manifest.json", manifest)
+    with pytest.raises(ArtefactError, match=named):
+        load_bundle(folder)
+
+
+def test_classes_that_are_not_the_labels_are_refused(build, tmp_path):
+    folder = build(tmp_path / "bundle").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["classes"].reverse()
+    write_json(folder / "manifest.json", manifest)
+    with pytest.raises(ArtefactError, match=r"labels\.json"):
+        load_bundle(folder)
 
 
 def test_the_bundles_own_runner_checks_it_and_predicts(build, tmp_path):
