@@ -31,6 +31,7 @@ __all__ = ["Run", "default_output"]
 STAGES = ("data", "train", "export", "quantize", "measure", "report", "bundle")
 # Raised when a stage's code changes what it makes of the same inputs.
 REVISIONS = {"data": 1, "train": 1, "export": 1, "quantize": 1, "measure": 1, "report": 1}
+NAMES = tuple(f"{split}/names.json" for split in ("train", "val", "test"))
 NOT_THE_IMAGES = ("report.json", "warnings", "source", "golden")
 
 
@@ -125,11 +126,18 @@ class Run:
     def checkpoint(self) -> Checkpoint:
         """The fine-tuned network."""
         model, recipe = self.recipe.model, self.recipe.train
+        if not (self.folder / "stages" / "train").exists():
+            # In a new run folder a mistyped name must not cost the decoding of all images.
+            from edgetune.train.network import require_known
+            from edgetune.train.weights import resolve
+
+            require_known(model.backbone)
+            resolve(model)
         # The count decides how sums are split among threads, and so the last bits of every weight.
         threads = processor_facts()["cores"] if recipe.threads == "auto" else recipe.threads
         depends = {
             "revision": REVISIONS["train"],
-            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            "images": identity(self.dataset, ignore=(*NOT_THE_IMAGES, *NAMES)),
             # The only thing about the source that training depends on: whether a mirrored image means the same.
             "digits": self.dataset.source == "digits",
             "model": model.model_dump(mode="json", exclude={"weights"}),

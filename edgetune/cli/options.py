@@ -65,12 +65,14 @@ def opened_run(
     """
     from edgetune.cli.console import progress
     from edgetune.pipeline import Run, default_output
+    from edgetune.profile import load_profile
     from edgetune.stagecache import locked
     from edgetune.stopping import Stop
 
     resolved = read_recipe(recipe, settings, options)
     if output is None:
         output = recipe if recipe is not None and recipe.is_dir() else default_output(resolved, recipe)
+    load_profile(resolved.target)  # a mistyped target must not leave a run folder behind
     stop = Stop()
     with stop.on_signals(), locked(output), progress() as talk:
         yield Run.open(resolved, output, talk, stop)

@@ -25,8 +25,10 @@ def latency_budget(measurement: Measurement, shipped: str, budget_ms: float | No
     latency = measurement.raw["models"][shipped]["latency"]
     limit = f"≤ {budget_ms:g} ms" if budget_ms else ""
     figure = f"{latency['p90_ms']:.2f} ms" if latency else ""
-    if budget_ms is None or not measurement.is_target:
-        return skipped("latency", name, _not_the_target(measurement) if budget_ms else NO_BUDGET, figure, limit)
+    if budget_ms is None:
+        return skipped("latency", name, NO_BUDGET, figure)
+    if not measurement.is_target:
+        return undecided("latency", name, _not_the_target(measurement), limit, figure)
     if latency is None:
         return undecided("latency", name, "latency was not measured", limit)
     p90 = float(latency["p90_ms"])
@@ -81,7 +83,7 @@ def memory_budget(measurement: Measurement, shipped: str, budget_bytes: int | No
     figure = "" if peak is None else _megabytes(peak)
     limit = "" if budget_bytes is None else f"≤ {_megabytes(budget_bytes)}"
     if budget_bytes is not None and not measurement.is_target:
-        return skipped("memory", name, _not_the_target(measurement), figure, limit)
+        return undecided("memory", name, _not_the_target(measurement), limit, figure)
     if budget_bytes is not None and peak is None:
         return undecided("memory", name, "the device did not report its peak memory", limit)
     if peak is None:

@@ -35,9 +35,9 @@ def skipped(kind: str, name: str, reason: str, figure: str = "", limit: str = ""
     return VerdictRow(kind=kind, name=name, verdict="SKIPPED", figure=figure, limit=limit, reason=reason)
 
 
-def undecided(kind: str, name: str, reason: str, limit: str = "") -> VerdictRow:
+def undecided(kind: str, name: str, reason: str, limit: str = "", figure: str = "") -> VerdictRow:
     """Return a row that lacks what it takes to judge it: never KEPT, but no regression either."""
-    return VerdictRow(kind=kind, name=name, verdict="INCONCLUSIVE", figure="", limit=limit, reason=reason)
+    return VerdictRow(kind=kind, name=name, verdict="INCONCLUSIVE", figure=figure, limit=limit, reason=reason)
 
 
 def has_numbers(measurement: Measurement, name: str) -> bool:
