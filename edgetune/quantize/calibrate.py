@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Batches", "Histogram", "calibrate", "observe", "stream"]
 
 BINS = 2048
+VALUES_AT_ONCE = 2**13
 # The exponent of the rounding error that a range minimises: 3 weighs rare large errors more than the mean square does, and
 # measures better than it on the logits.
 P_NORM = 3.0
@@ -108,15 +109,23 @@ def observe(
     found = {name: Histogram(low=low[name], high=high[name], counts=np.zeros(BINS)) for name in names}
     for values in stream(graph, names, batches) if histograms else ():
         for name, value in values.items():
-            histogram = found[name]
-            bins = ((value.ravel() - histogram.low) * (BINS / histogram.width)).astype(np.intp)
-            # The largest value falls behind the last bin; none falls before the first.
-            counts = np.bincount(bins, minlength=BINS + 1)
-            histogram.counts[:] += counts[:BINS]
-            histogram.counts[-1] += counts[BINS:].sum()
+            _count(found[name], value.ravel())
         done += len(next(iter(values.values())))
         progress.advance("calibration", done, passes * total)
     return found
+
+
+def _count(histogram: Histogram, values: npt.NDArray[np.float32]) -> None:
+    """Add values to a histogram, few at a time: large temporary arrays of all sizes would leave holes in the heap."""
+    import numpy as np
+
+    for start in range(0, len(values), VALUES_AT_ONCE):
+        part = values[start : start + VALUES_AT_ONCE]
+        bins = ((part - histogram.low) * (BINS / histogram.width)).astype(np.intp)
+        # The largest value falls behind the last bin; none falls before the first.
+        counts = np.bincount(bins, minlength=BINS + 1)
+        histogram.counts[:] += counts[:BINS]
+        histogram.counts[-1] += counts[BINS:].sum()
 
 
 def calibrate(graph: QuantGraph, batches: Batches, *, method: str, progress: Progress, total: int) -> QuantGraph:

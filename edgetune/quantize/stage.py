@@ -36,7 +36,6 @@ __all__ = ["calibration_rows", "quantize"]
 # Images per calibration batch: few, since every activation of the batch is alive at once.
 PIXELS_PER_BATCH = 8 * 96 * 96
 PARITY_IMAGES = 256
-IMAGES_PER_MAPPING = 64
 PLAIN_SESSION = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "intra_op_threads": 1}
 NOT_FUSED = "quantized, but ONNX Runtime has no integer kernel for it in this form"
 
@@ -176,22 +175,17 @@ def calibration_rows(dataset: Dataset, wanted: int, seed: int) -> tuple[list[int
 
 def _digests(dataset: Dataset, split: Split, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """Yield each of the rows with the digest of its image."""
-    for first in range(0, len(rows), IMAGES_PER_MAPPING):
-        # Mapped anew for each few images: pages that were read count as this process's memory until the mapping goes.
-        images = dataset.images(split)
-        for row in rows[first : first + IMAGES_PER_MAPPING]:
-            yield int(row), hashlib.sha256(images[row].tobytes()).digest()
+    for row in rows:
+        yield int(row), hashlib.sha256(dataset.read(split, [row]).tobytes()).digest()
 
 
 def _batches(dataset: Dataset, rows: list[int]) -> Batches:
-    """Return what starts the stream of calibration images; the file is mapped anew for each batch, as above."""
-    import numpy as np
-
+    """Return what starts the stream of calibration images."""
     spec = dataset.preprocessing
     size = max(1, PIXELS_PER_BATCH // (spec.height * spec.width))
 
     def start() -> Iterator[npt.NDArray[np.uint8]]:
         for first in range(0, len(rows), size):
-            yield np.array(dataset.images("train")[rows[first : first + size]])
+            yield dataset.read("train", rows[first : first + size])
 
     return start
