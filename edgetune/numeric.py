@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["compare_logits", "spread_rows"]
+__all__ = ["PLAIN_SESSION", "compare_logits", "spread_rows"]
 
 # Stands for what has no finite value: JSON has no infinity.
 FARTHEST = 1e300
+
+# How a file is opened here to compare it with what it came from: one thread, so that sums are the same each time.
+PLAIN_SESSION = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "intra_op_threads": 1}
 
 
 def compare_logits(

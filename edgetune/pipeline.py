@@ -114,8 +114,8 @@ class Run:
 
             require_known(model.backbone)
             resolve(model)
-        # The count decides how sums are split among threads, and so the last bits of every weight.
-        threads = processor_facts()["cores"] if recipe.threads == "auto" else recipe.threads
+        from edgetune.train.stage import resolved_threads
+
         depends = {
             "revision": REVISIONS["train"],
             "images": identity(self.dataset, ignore=(*NOT_THE_IMAGES, *NAMES)),
@@ -124,7 +124,7 @@ class Run:
             "model": model.model_dump(mode="json", exclude={"weights"}),
             "weights": weights_identity(model.weights, model.backbone),
             "recipe": recipe.model_dump(mode="json"),
-            "threads": threads,
+            "threads": resolved_threads(recipe),
             "seed": self.recipe.seed,
             "versions": versions("torch", "timm", "numpy"),
         }

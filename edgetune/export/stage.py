@@ -13,7 +13,7 @@ from edgetune.errors import GraphError
 from edgetune.export import rewrite
 from edgetune.export.trace import IR_VERSION, OPSET, deployable, trace
 from edgetune.files import sha256_file, write_atomic
-from edgetune.numeric import compare_logits, spread_rows
+from edgetune.numeric import PLAIN_SESSION, compare_logits, spread_rows
 from edgetune.onnxfile import write_metadata
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from edgetune.recipe import ExportRecipe
 
 __all__ = ["export"]
-
-# How the file is opened for the comparison with torch: the plainest execution there is of the graph as it was written.
-PLAIN_SESSION = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "intra_op_threads": 1}
 
 
 def export(

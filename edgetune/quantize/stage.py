@@ -12,7 +12,7 @@ from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Split
 from edgetune.device.session import open_session
 from edgetune.errors import DataError
 from edgetune.files import sha256_file, write_atomic
-from edgetune.numeric import compare_logits, spread_rows
+from edgetune.numeric import PLAIN_SESSION, compare_logits, spread_rows
 from edgetune.onnxfile import read_metadata, write_metadata
 from edgetune.quantize.bias import correct_biases
 from edgetune.quantize.calibrate import Batches, calibrate
@@ -36,7 +36,7 @@ __all__ = ["calibration_rows", "quantize"]
 # Images per calibration batch: few, since every activation of the batch is alive at once.
 PIXELS_PER_BATCH = 8 * 96 * 96
 PARITY_IMAGES = 256
-PLAIN_SESSION = {"providers": ["CPUExecutionProvider"], "graph_optimization": "all", "intra_op_threads": 1}
+IMAGES_AT_ONCE = 16
 NOT_FUSED = "quantized, but ONNX Runtime has no integer kernel for it in this form"
 
 Step = Callable[[QuantGraph], QuantGraph]
@@ -88,18 +88,18 @@ def quantize(
     write_metadata(model, source.classes, source.preprocessing, {**provenance, "fp32_sha256": source.sha256})
     path = folder / "model.onnx"
     write_atomic(path, model.SerializeToString(deterministic=True))
-    if dropped:
-        progress.line(f"{dropped} calibration images are also in the test set and were left out")
-    return _described(path, source, dataset, profile, graph)
+    warnings = (f"{dropped} train images are also in the test set and were left out of the calibration",) if dropped else ()
+    return _described(path, source, dataset, profile, graph, warnings)
 
 
-def _described(path: Path, source: OnnxModel, dataset: Dataset, profile: Profile, graph: QuantGraph) -> OnnxModel:
+def _described(
+    path: Path, source: OnnxModel, dataset: Dataset, profile: Profile, graph: QuantGraph, warnings: tuple[str, ...]
+) -> OnnxModel:
     """Return the value of the stage: the file, its parity with fp32, and what the runtime makes of it."""
     proof = optimised_graph(path, profile.runtime)
     unexpected, expected = _float_layers(graph, proof)
-    warnings: tuple[str, ...] = ()
     if unexpected:
-        warnings = (f"ONNX Runtime still computes {len(unexpected)} layers in float: {', '.join(unexpected[:5])}",)
+        warnings = (*warnings, f"ONNX Runtime still computes {len(unexpected)} layers in float: {', '.join(unexpected[:5])}")
     return OnnxModel(
         stage_name="quantize",
         precision="int8",
@@ -175,8 +175,10 @@ def calibration_rows(dataset: Dataset, wanted: int, seed: int) -> tuple[list[int
 
 def _digests(dataset: Dataset, split: Split, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """Yield each of the rows with the digest of its image."""
-    for row in rows:
-        yield int(row), hashlib.sha256(dataset.read(split, [row]).tobytes()).digest()
+    for first in range(0, len(rows), IMAGES_AT_ONCE):
+        some = rows[first : first + IMAGES_AT_ONCE]
+        for row, image in zip(some, dataset.read(split, some), strict=True):
+            yield int(row), hashlib.sha256(image.tobytes()).digest()
 
 
 def _batches(dataset: Dataset, rows: list[int]) -> Batches:

@@ -17,9 +17,11 @@ from edgetune.errors import DataError, GraphError
 from edgetune.files import sha256_file
 from edgetune.onnxfile import read_metadata
 from edgetune.profile import Quantization
+from edgetune.progress import Silent
 from edgetune.quantize.entry import integer_entry
 from edgetune.quantize.prepare import prepare
-from edgetune.quantize.stage import calibration_rows
+from edgetune.quantize.stage import calibration_rows, quantize
+from edgetune.recipe import QuantizeRecipe
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -140,12 +142,15 @@ def test_metadata_survives_and_names_the_source(net: Any, quantized: Any, tmp_pa
     assert provenance == {"fp32_sha256": sha256_file(tmp_path / "fp32" / "model.onnx")}
 
 
-def test_test_images_do_not_calibrate(make_dataset: Any, tmp_path: Path) -> None:
+def test_test_images_do_not_calibrate(make_dataset: Any, as_artefact: Any, profile: Any, net: Any, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8)
     dataset = make_dataset(tmp_path, {"train": images, "test": images[:12]})
     rows, dropped = calibration_rows(dataset, 100, 0)
     assert sorted(rows) == list(range(12, 30))
     assert dropped == 12
+    told = {"seed": 0, "folder": tmp_path / "int8", "progress": Silent()}
+    model = quantize(as_artefact(small(net)), dataset, QuantizeRecipe(), profile, **told)
+    assert model.warnings == ("12 train images are also in the test set and were left out of the calibration",)
     with pytest.raises(DataError, match="no train image is left"):
         calibration_rows(make_dataset(tmp_path / "same", {"train": images, "test": images}), 100, 0)
 
