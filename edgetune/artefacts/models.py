@@ -1,0 +1,118 @@
+"""Networks: what the stages train, export and quantize leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgetune.artefacts.base import WithHeads
+from edgetune.device.preprocess import Preprocessing
+
+__all__ = ["Checkpoint", "NumericParity", "OnnxModel"]
+
+
+class Checkpoint(WithHeads):
+    """A trained network: `model.safetensors` (timm's parameter names) and `history.jsonl` (one line per epoch).
+
+    Attributes:
+        backbone: timm's name of the architecture, head included.
+        classes: see `WithHeads`.
+        heads: see `WithHeads`.
+        preprocessing: what the network was trained to see.
+        mean: per channel, of inputs in [0, 1]; subtracted first.
+        std: per channel; divided by.
+        network: what builds the architecture again beside its name and the number of logits; see `edgetune.train.network`.
+        weights: where the pretrained weights came from, in words and by sha256.
+        val_metrics: what the kept weights reach on the validation set, by name with its unit, such as `top-1 %`.
+        best_epoch: the epoch that validated best; 0 is the linear probe.
+        averaged_epochs: the weights are the mean over so many last epochs; 0: they are those of the best epoch.
+        epochs: the number of epochs run.
+        settings: what was decided for this run where the recipe says auto, and what was measured to decide it.
+        distillation: teacher, loss and what the teacher reaches on the validation set; empty without one.
+        warnings: what a reader of the report must know.
+    """
+
+    stage: ClassVar[str] = "train"
+    backbone: str
+    preprocessing: Preprocessing
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    network: dict[str, Any] = Field(default_factory=dict)
+    weights: dict[str, str]
+    val_metrics: dict[str, float]
+    best_epoch: int
+    averaged_epochs: int = 0
+    epochs: int
+    settings: dict[str, Any] = Field(default_factory=dict)
+    distillation: dict[str, Any] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def weights_path(self) -> Path:
+        """The path of the safetensors file."""
+        return self.folder / "model.safetensors"
+
+
+class NumericParity(BaseModel):
+    """How far two implementations of one network are apart, over the same images.
+
+    Attributes:
+        images: the number of images compared.
+        max_abs: the largest difference of any logit.
+        nmse: the squared difference of all logits over the squared reference logits.
+        top1_agreement_percent: images with the same largest logit, in percent.
+        worst: the name of the image with the largest difference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    images: int
+    max_abs: float
+    nmse: float
+    top1_agreement_percent: float
+    worst: str
+
+
+class OnnxModel(WithHeads):
+    """An ONNX file that keeps the contract: `image` uint8 `[N, H, W, 3]` in, `logits` float32 `[N, C]` out.
+
+    Attributes:
+        stage_name: the stage that wrote it.
+        file: its name below the folder.
+        precision: of its convolutions and matrix products.
+        sha256: of the file.
+        size_bytes: of the file.
+        opset: of the default operator set.
+        ir_version: of the file format.
+        classes: see `WithHeads`.
+        heads: see `WithHeads`.
+        preprocessing: what the model expects to have been done to a decoded image.
+        parity: against the model that it came from; None for a file that a user brought along.
+        steps: what was done to the graph, in order, with the figures of each step.
+        float_nodes: nodes that compute in float where the precision says that none should, with the reason.
+        operators: how often each operator stands in the graph as the runtime optimises it.
+        macs: multiply-accumulates of one image.
+        warnings: what a reader of the report must know.
+    """
+
+    stage: ClassVar[str] = "onnx"
+    stage_name: Literal["export", "quantize"]
+    file: str = "model.onnx"
+    precision: Literal["fp32", "int8"]
+    sha256: str
+    size_bytes: int
+    opset: int
+    ir_version: int
+    preprocessing: Preprocessing
+    parity: NumericParity | None = None
+    steps: tuple[dict[str, Any], ...] = ()
+    float_nodes: tuple[str, ...] = ()
+    operators: dict[str, int] = Field(default_factory=dict)
+    macs: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The path of the ONNX file."""
+        return self.folder / self.file

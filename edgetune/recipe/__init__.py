@@ -1,0 +1,126 @@
+"""What to build: the recipe, a strict TOML file.
+
+Every key has a default, so that an empty recipe is the embedded default: scikit-learn's digits for this machine. The
+resolved recipe holds every key; it is stored with the run and replays it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from edgetune.errors import RecipeError
+from edgetune.recipe.augment import AugmentRecipe
+from edgetune.recipe.data import DataRecipe, TaskRecipe
+from edgetune.recipe.deploy import ExportRecipe, QuantizeRecipe, VerifyRecipe
+from edgetune.recipe.distill import DistillRecipe, WatchRecipe
+from edgetune.recipe.model import ModelRecipe
+from edgetune.recipe.train import TrainRecipe
+from edgetune.schema import SCHEMA_VERSION, SchemaVersion, Strict, apply_settings, put, read_toml, to_toml, validate
+
+__all__ = [
+    "AugmentRecipe",
+    "DataRecipe",
+    "DistillRecipe",
+    "ExportRecipe",
+    "ModelRecipe",
+    "QuantizeRecipe",
+    "Recipe",
+    "TaskRecipe",
+    "TrainRecipe",
+    "VerifyRecipe",
+    "WatchRecipe",
+]
+
+BUILT_IN_SOURCES = ("digits",)
+NAMED_SOURCES = "torchvision:"
+"""How the name of one of torchvision's data sets begins."""
+PATHS: dict[str, tuple[str, ...]] = {
+    "data.source": BUILT_IN_SOURCES,
+    "data.root": (),
+    "data.unlabelled": (),
+    "model.weights": ("auto", "none"),
+    "distill.teacher_weights": ("auto", "none"),
+    "target": ("host",),
+}
+"""Keys that hold a path, each with the words that are not paths."""
+
+
+class Recipe(Strict):
+    """The whole file."""
+
+    schema_: SchemaVersion = Field(default=1, alias="schema")
+    """The version of this file's layout."""
+    target: str = Field(default="host", min_length=1)
+    """The board: a profile's name (see `edgetune profiles`) or the path of a profile file."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """All randomness comes from here."""
+    data: DataRecipe = DataRecipe()
+    tasks: dict[str, TaskRecipe] = Field(default_factory=dict)
+    """What is to be learnt, a table per task: `[tasks.NAME]`. None: one class per image, as folders and the column `label` say."""
+    model: ModelRecipe = ModelRecipe()
+    train: TrainRecipe = TrainRecipe()
+    distill: DistillRecipe = DistillRecipe()
+    export: ExportRecipe = ExportRecipe()
+    quantize: QuantizeRecipe = QuantizeRecipe()
+    verify: VerifyRecipe = VerifyRecipe()
+    watch: WatchRecipe = WatchRecipe()
+
+    @model_validator(mode="after")
+    def _splits_leave_a_train_set(self) -> Self:
+        if self.data.val_fraction + self.data.test_fraction >= 0.9:
+            raise ValueError("data.val_fraction + data.test_fraction must leave at least a tenth of the images to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _unlabelled_images_have_a_teacher(self) -> Self:
+        if self.data.unlabelled and not self.distill.teacher:
+            raise ValueError("data.unlabelled needs a teacher: give distill.teacher, or leave the images out")
+        return self
+
+    @classmethod
+    def load(cls, path: Path | None, settings: Sequence[str] = (), overrides: dict[str, Any] | None = None) -> Recipe:
+        """Return the recipe in a file, or the default one, with settings and overrides applied.
+
+        Args:
+            path: the TOML file; None for the embedded default.
+            settings: `a.b=value` texts of the command line, applied last.
+            overrides: `{"table.key": value}` from dedicated options, applied before the settings.
+
+        Raises:
+            RecipeError: with every fault of the file.
+        """
+        content = read_toml(path, RecipeError) if path else {"schema": SCHEMA_VERSION}
+        if path and "schema" not in content:
+            raise RecipeError(f"{path} does not say its schema", remedy=f"add the line: schema = {SCHEMA_VERSION}")
+        if path:
+            content = _absolute(content, path.parent)
+        for key, value in (overrides or {}).items():
+            put(content, key, value, f"the option for {key}")
+        content = _absolute(apply_settings(content, settings), Path())
+        return validate(cls, content, str(path or "the command line"), RecipeError)
+
+    def to_toml(self) -> str:
+        """Return the resolved recipe: every key, so that later defaults cannot change what it means."""
+        return to_toml(self.model_dump(mode="json", by_alias=True))
+
+
+def _absolute(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the content with its relative paths taken from `folder`, so that the stored recipe can be replayed anywhere."""
+    for key, words in PATHS.items():
+        table_name, _, name = key.rpartition(".")
+        table = content.get(table_name, {}) if table_name else content
+        value = table.get(name) if isinstance(table, dict) else None
+        if not isinstance(value, str) or not value or value in words or value.startswith(NAMED_SOURCES):
+            continue
+        if name == "target" and not value.endswith(".toml"):
+            continue
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError:  # `~name` of nobody: whoever reads the path will say that it is not there.
+            continue
+        table[name] = str(path if path.is_absolute() else (folder / path).resolve())
+    return content

@@ -1,0 +1,58 @@
+"""The tables of what follows training: export, quantization, verification."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgetune.schema import Strict
+
+__all__ = ["ExportRecipe", "QuantizeRecipe", "VerifyRecipe"]
+
+
+class ExportRecipe(Strict):
+    """From torch to ONNX."""
+
+    opset: Annotated[int, Field(ge=13, le=23)] | Literal["auto"] = "auto"
+    """The version of the default operator set; auto: the newest that the profile's runtime and the quantizer handle."""
+    parity_images: int = Field(default=64, ge=3, le=10_000)
+    """How many real images torch and ONNX Runtime are compared on."""
+    max_abs: float = Field(default=1e-3, gt=0.0, le=1.0)
+    """The largest difference of any logit, relative to the largest logit, that still counts as the same network."""
+
+
+class QuantizeRecipe(Strict):
+    """From fp32 to int8."""
+
+    precision: Literal["auto", "int8", "fp32"] = "auto"
+    """auto builds int8 as the profile says and ships fp32 only where int8 is measured not to be faster; fp32 skips int8."""
+    calibration_images: int = Field(default=256, ge=1, le=1_000_000)
+    """How many train images the ranges are taken from, the same number of each class as far as they go."""
+    ranges: Literal["minmax", "pnorm"] = "pnorm"
+    """The range of an activation: its extremes, or the one with the smallest p-norm (p = 3) of the rounding error."""
+    bias_correction: bool = True
+    """Correct each layer's bias for the mean error of the quantized layers before it, one after the other."""
+
+
+class VerifyRecipe(Strict):
+    """What must hold. A key that is not given comes from the profile."""
+
+    device: Literal["auto", "local"] = "auto"
+    """auto: measure here, as a stand-in if this machine is not the target; local: this machine must be the target."""
+    test_images: Annotated[int, Field(ge=10)] | Literal["all"] = "all"
+    """How many test images are measured."""
+    top1_drop_points: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Tolerance: how much lower the top-1 of the shipped model may be than fp32's, in points."""
+    top1_agreement_percent: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Tolerance: how many decisions must be the same as fp32's, in percent."""
+    map_drop_points: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Tolerance, tasks of several labels: how much lower the mean average precision may be than fp32's; as top-1's if not given."""
+    rmse_increase_percent: float = Field(default=5.0, gt=0.0, le=1000.0)
+    """Tolerance, regression: how much larger the root mean squared error of a value may be than fp32's, in percent."""
+    latency_p90_ms: float | None = Field(default=None, gt=0.0)
+    """Budget: nine of ten inferences at batch 1 must be at most this slow."""
+    size_bytes: int | None = Field(default=None, gt=0)
+    """Budget: the model file."""
+    peak_memory_bytes: int | None = Field(default=None, gt=0)
+    """Budget: what the model adds to the process at its peak."""
