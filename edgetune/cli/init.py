@@ -1,45 +1,96 @@
-"""`edgetune init`: a commented recipe for a folder and a target."""
+"""`edgetune init`: a commented recipe for a folder, a manifest or a named data set, and a target."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from edgetune.cli.recipe_text import commented_recipe
-from edgetune.data.listing import Tree
+from edgetune.data.listing import Tree, shown
+from edgetune.data.source import is_manifest
 from edgetune.errors import UsageError
 from edgetune.files import write_atomic
 from edgetune.profile import load_profile
-from edgetune.recipe import BUILT_IN_SOURCES, DataRecipe, Recipe
+from edgetune.recipe import BUILT_IN_SOURCES, NAMED_SOURCES, DataRecipe, Recipe, TaskRecipe
 
 __all__ = ["command"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What there is: in words, what is to be learnt of it, and why."""
+
+    words: str
+    tasks: dict[str, TaskRecipe] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @click.command(name="init")
-@click.argument("source", metavar="[DIR]", default="digits")
+@click.argument("source", metavar="[SOURCE]", default="digits")
 @click.option("--target", default="host", show_default=True, help="The board: a profile's name or a .toml file.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("recipe.toml"), show_default=True)
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 def command(source: str, target: str, output: Path, force: bool) -> None:
-    """Write a commented recipe for the images in DIR, one folder per class, and a target.
+    """Write a commented recipe for the images of SOURCE and a target.
 
-    Without DIR, the recipe is for scikit-learn's digits, which need no files.
+    SOURCE is a folder with one folder per class, a manifest (.csv, .tsv or .parquet), whose columns say what is to be learnt,
+    or a data set like torchvision:CIFAR10. Without it, the recipe is for scikit-learn's digits, which need no files.
     """
     if output.exists() and not force:
         raise UsageError(f"{output} exists", remedy="choose another --output, or replace it with --force")
     profile = load_profile(target)
-    seen = "scikit-learn's digits, built in" if source in BUILT_IN_SOURCES else _look(Path(source))
+    seen = _seen(source)
     board = _as_written(target, output) if target.endswith(".toml") else target
-    recipe = Recipe(target=board, data=DataRecipe(source=_as_written(source, output)))
-    title = (
-        f"What edgetune builds: {seen}, for {profile.title}.\nEvery key has its default; a line that is deleted means the same."
-    )
+    recipe = Recipe(target=board, data=DataRecipe(source=_as_written(source, output)), tasks=seen.tasks)
+    title = f"What edgetune builds: {seen.words}, for {profile.title}."
+    title += "\nEvery key has its default; a line that is deleted means the same."
+    if seen.notes:
+        title += "\n\nThe tasks, at the end, are guessed from the columns; delete or change what is not meant:"
+        title += "".join(f"\n- {note}" for note in seen.notes)
     write_atomic(output, commented_recipe(recipe, title).encode())
-    click.echo(f"wrote {output}: {seen}, for {profile.title}")
+    click.echo(f"wrote {output}: {seen.words}, for {profile.title}")
+    for note in seen.notes:
+        click.echo(f"  {note}")
     click.echo(f"next: edgetune build {shlex.quote(str(output))}")
+
+
+def _seen(source: str) -> _Seen:
+    if source in BUILT_IN_SOURCES:
+        return _Seen(words="scikit-learn's digits, built in")
+    if source.startswith(NAMED_SOURCES):
+        from edgetune.data.named import known_name
+
+        return _Seen(words=f"torchvision's {known_name(source)}")
+    return _read(Path(source)) if is_manifest(source) else _Seen(words=_look(Path(source)))
+
+
+def _read(manifest: Path) -> _Seen:
+    """Return what is probably to be learnt from a manifest.
+
+    Raises:
+        DataError: it cannot be read.
+        UsageError: its name cannot stand in a recipe.
+    """
+    from edgetune.data.guess import guess_tasks
+    from edgetune.data.table import read_table
+
+    _require_utf8(manifest)
+    table = read_table(manifest.expanduser())
+    guess = guess_tasks(table, DataRecipe(source=str(manifest)))
+    if not guess.tasks:
+        click.echo(f"warning: no column of {manifest} looks like something to learn; name the tasks yourself", err=True)
+    tasks = ", ".join(f"{name} ({task.kind})" for name, task in guess.tasks.items())
+    words = f"{manifest} with {_count(len(table.rows), 'image')}" + (f" for {tasks}" if tasks else "")
+    return _Seen(words=words, tasks=guess.tasks, notes=tuple(shown(note) for note in guess.notes))
+
+
+def _require_utf8(path: Path) -> None:
+    if os.fsencode(path).decode("utf-8", "replace") != str(path):
+        raise UsageError(f"the name of {str(path)!a} is not UTF-8, and so cannot stand in a recipe", remedy="rename it")
 
 
 def _look(folder: Path) -> str:
@@ -50,8 +101,7 @@ def _look(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", remedy="give a folder with one folder of images per class")
-    if os.fsencode(folder).decode("utf-8", "replace") != str(folder):
-        raise UsageError(f"the name of {str(folder)!a} is not UTF-8, and so cannot stand in a recipe", remedy="rename it")
+    _require_utf8(folder)
     tree = Tree(root=folder)
     classes, _ = tree.entries(tree.top())
     if splits := [found for found in classes if found.name == "train"]:
@@ -72,7 +122,7 @@ def _count(number: int, noun: str, plural: str = "s") -> str:
 
 def _as_written(source: str, output: Path) -> str:
     """Return a path as the recipe names it: relative to the recipe's own folder if it was given relative."""
-    if source in BUILT_IN_SOURCES or Path(source).expanduser().is_absolute():
+    if source in BUILT_IN_SOURCES or source.startswith(NAMED_SOURCES) or Path(source).expanduser().is_absolute():
         return source
     relative = os.path.relpath(source, output.parent)
     return relative if relative.startswith(".") else f"./{relative}"

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from edgetune.artefacts import Split
 from edgetune.data.decoding import Seen
+from edgetune.data.figures import account_of_heads, unseen_labels
 from edgetune.data.hygiene import Hygiene, Leak
 from edgetune.data.judge import Judgement
 from edgetune.data.listing import shown
 from edgetune.data.source import SPLITS, Source
+from edgetune.data.targets import disagreements
+from edgetune.data.unlabelled import Unlabelled
 from edgetune.errors import Fault
 from edgetune.recipe import DataRecipe
 
@@ -22,18 +25,28 @@ NAMES_TO_SAY = 5
 
 
 def account_for(
-    source: Source, seen: Sequence[Seen], judgement: Judgement, recipe: DataRecipe, image_size: int
+    source: Source,
+    seen: Sequence[Seen],
+    judgement: Judgement,
+    unlabelled: Unlabelled,
+    recipe: DataRecipe,
+    image_size: int,
 ) -> tuple[Hygiene, tuple[Fault, ...]]:
     """Return the report on a source and all faults that forbid to use it under the recipe."""
-    names = [shown(item.name) for item in source.items]
+    names = [shown(item.name) for item in source.everything]
     leaks = _leakage(source, seen, judgement, names)
     faults = [*judgement.faults, *(_leak_faults(leaks) if recipe.leakage == "refuse" else ())]
     table = _table(source, judgement)
-    ok = [one for one in seen if one.state == "ok"]
-    imbalance = _imbalance(table)
+    ok = [one for one in seen[: len(source.items)] if one.state == "ok"]
+    imbalance = _imbalance([table[shown(label)] for label in source.strata if label not in source.loose])
     unreadable = {name: one.reason for name, one in zip(names, seen, strict=True) if one.state == "unreadable"}
     copies = judgement.copies
-    near_conflicts = [group for group in copies.near if len({source.items[place].label for place in group}) > 1]
+    # Near-duplicates may well have values that differ a little.
+    near_conflicts = [
+        group
+        for group in copies.near
+        if disagreements(source.heads, [source.items[place].targets for place in group], values=False)
+    ]
     partial = Hygiene(
         source=shown(source.name),
         listed=len(source.items),
@@ -52,6 +65,9 @@ def account_for(
         near_conflicts=_named(names, near_conflicts),
         leakage=leaks,
         imbalance=imbalance,
+        heads=() if source.is_classifier else account_of_heads(source, judgement.splits),
+        unlabelled=len(unlabelled.kept),
+        unlabelled_copies=unlabelled.copies,
         problems=tuple(str(fault) for fault in faults),
         warnings=(),
     )
@@ -64,15 +80,15 @@ def _named(names: Sequence[str], sets: Iterable[Iterable[int]]) -> tuple[tuple[s
 
 def _table(source: Source, judgement: Judgement) -> dict[str, dict[str, int]]:
     counts = Counter((source.items[place].label, split) for split, places in judgement.splits.items() for place in places)
-    return {shown(label): {split: counts[label, split] for split in SPLITS} for label in source.classes}
+    return {shown(label): {split: counts[label, split] for split in SPLITS} for label in source.strata}
 
 
 def _spread(sides: list[int]) -> tuple[int, int, int] | None:
     return (min(sides), statistics.median_high(sides), max(sides)) if sides else None
 
 
-def _imbalance(table: dict[str, dict[str, int]]) -> float | None:
-    trains = sorted(row["train"] for row in table.values())
+def _imbalance(classes: Iterable[dict[str, int]]) -> float | None:
+    trains = sorted(row["train"] for row in classes)
     return round(trains[-1] / trains[0], 2) if trains and trains[0] else None
 
 
@@ -110,24 +126,33 @@ def _leak_faults(leaks: Iterable[Leak]) -> list[Fault]:
 
 def _warnings(report: Hygiene, source: Source, judgement: Judgement, recipe: DataRecipe) -> list[str]:
     fractions = {"val": recipe.val_fraction, "test": recipe.test_fraction}
-    said = [f"there is no {split}/: {100 * fractions[split]:g} % of train/ became the {split} split" for split in judgement.cut]
+    said = [source.cut_words.format(split=split, percent=f"{100 * fractions[split]:g}") for split in judgement.cut]
+    said += source.notes
     said += [_leak_warning(leak) for leak in report.leakage]
     said += [_counted(len(report.skipped), "file was", "files were", "passed over", report.skipped)] if report.skipped else []
     if report.corrupt and recipe.corrupt == "skip":
         said.append(_counted(len(report.corrupt), "file", "files", "cannot be decoded and left out", report.corrupt))
     if report.conflicts and recipe.conflicts == "skip":
         disputed = [name for names in report.conflicts for name in names]
-        said.append(_counted(len(disputed), "image", "images", "with the same picture under another label, left out", disputed))
+        other = "under another label" if source.is_classifier else "with different targets"
+        said.append(_counted(len(disputed), "image", "images", f"with the same picture {other}, left out", disputed))
     if report.near_conflicts:
         first = [" ~ ".join(names[:2]) for names in report.near_conflicts]
         said.append(_counted(len(first), "set", "sets", "of near-duplicates under several labels", first))
     if source.outside:
-        said.append(_counted(len(source.outside), "link leads", "links lead", "out of the folder, followed", source.outside))
+        one, many = ("path leads", "paths lead") if source.apart else ("link leads", "links lead")
+        said.append(_counted(len(source.outside), one, many, "out of the folder, followed", source.outside))
     if report.imbalance and report.imbalance >= IMBALANCE_TO_SAY:
         said.append(f"the largest class has {report.imbalance:g} times as many train images as the smallest")
     if "val" in source.given:
-        absent = [label for label, row in report.classes.items() if not row["val"] and row["train"]]
+        loose = {shown(label) for label in source.loose}
+        absent = [label for label, row in report.classes.items() if not row["val"] and row["train"] and label not in loose]
         said += [_counted(len(absent), "class has", "classes have", "no validation image", absent)] if absent else []
+    for split, labels in unseen_labels(report.heads).items():
+        said.append(_counted(len(labels), "label is", "labels are", f"shown by no {split} image", labels))
+    if copies := [f"{name} = {twin}" for name, twin in report.unlabelled_copies.items()]:
+        what = "a copy of a validation or test image, left out" if len(copies) == 1 else "copies of such images, left out"
+        said.append(_counted(len(copies), "unlabelled image is", "unlabelled images are", what, copies))
     return said
 
 

@@ -33,7 +33,7 @@ class Seen:
         reason: why it is not ok.
         digest: sha256 of the encoded bytes.
         size_bytes: of the encoded bytes.
-        pixels: sha256 of the decoded picture, shape and RGB values.
+        pixels: sha256 of the decoded picture, shape and values.
         height: of the decoded picture.
         width: of the decoded picture.
         notes: conversions that decoding needed.
@@ -49,20 +49,24 @@ class Seen:
     notes: tuple[str, ...] = ()
 
 
-def decode_all(items: Sequence[Item], expected: Sequence[str] | None, sink: Sink, progress: Progress) -> list[Seen]:
+def decode_all(
+    items: Sequence[Item], expected: Sequence[str] | None, sink: Sink, progress: Progress, *, channels: int = 3
+) -> list[Seen]:
     """Decode every item once, on all usable cores, holding one picture per core in memory.
 
     Threads are enough: Pillow and hashlib let go of Python's lock where the time goes.
 
     Args:
         items: what to decode.
-        expected: the sha256 that each item's bytes must have; None to take them as they are.
-        sink: called with the place and the pixels, uint8 `[h, w, 3]`, of each decoded item, from several threads.
+        expected: the sha256 that each item's bytes must have; "", or None for all, to take them as they are.
+        sink: called with the place and the pixels, uint8 `[h, w, channels]`, of each decoded item, from several threads.
         progress: is told how many items are done.
+        channels: of the pictures: 3 for RGB, 1 for grey; others are those of .npy files.
     """
 
     def work(place: int) -> Seen:
-        return _decode(items[place], expected[place] if expected else None, lambda image: sink(place, image))
+        digest = expected[place] or None if expected else None
+        return _decode(items[place], digest, lambda image: sink(place, image), channels)
 
     seen: list[Seen] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -72,7 +76,7 @@ def decode_all(items: Sequence[Item], expected: Sequence[str] | None, sink: Sink
     return seen
 
 
-def _decode(item: Item, expected: str | None, sink: Callable[[Image], None]) -> Seen:
+def _decode(item: Item, expected: str | None, sink: Callable[[Image], None], channels: int) -> Seen:
     from edgetune.device.decode import ImageFault, decode_image_noting
 
     try:
@@ -84,7 +88,7 @@ def _decode(item: Item, expected: str | None, sink: Callable[[Image], None]) -> 
     if expected is not None and digest != expected:
         return Seen(state="changed", reason="changed during the run", digest=digest)
     try:
-        image, notes = decode_image_noting(content)
+        image, notes = decode_image_noting(content, channels)
     except ImageFault as fault:
         return Seen(state="corrupt", reason=str(fault), digest=digest, size_bytes=len(content))
     height, width = image.shape[:2]
@@ -108,7 +112,9 @@ def choose_image_size(source: Source) -> int:
         from edgetune.data.digits import IMAGE_SIZE
 
         return IMAGE_SIZE
-    sides = [side for side in map(_shorter_side, source.items) if side]
+    # Pictures that stand in no files of their own have to be made to be looked at, and are of one make: some are enough.
+    items = source.items[:: 1 + len(source.items) // 500] if source.version else source.items
+    sides = [side for side in map(_shorter_side, items) if side]
     # The upper of the two middle values: no fractions of pixels, and a folder of one size gets that size.
     median = statistics.median_high(sides) if sides else 224
     return 224 if median >= 224 else max(64, 32 * -(-median // 32))
@@ -120,12 +126,17 @@ def _shorter_side(item: Item) -> int:
 
     from PIL import Image
 
+    from edgetune.device.arrays import HEADER_BYTES, MAGIC, array_size
     from edgetune.device.decode import FORMATS
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), item.open() as file:
             warnings.simplefilter("ignore")
-            with Image.open(item.path or "", formats=FORMATS) as picture:
+            if file.read(len(MAGIC)) == MAGIC:
+                file.seek(0)
+                return min(array_size(file.read(HEADER_BYTES)))
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as picture:
                 return min(picture.size)
     except Exception:
         # Parsers trip over junk in any way there is; the decoder will name the fault.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
+from functools import partial
 
-from edgetune.data.source import Item, Source
+from edgetune.data.png import stored_png
+from edgetune.data.source import Item, Source, one_head
 from edgetune.errors import DataError
 
 __all__ = ["IMAGE_SIZE", "digits", "digits_version", "grey_png"]
@@ -14,7 +14,7 @@ __all__ = ["IMAGE_SIZE", "digits", "digits_version", "grey_png"]
 IMAGE_SIZE = 48
 
 
-def digits() -> Source:
+def digits(head_name: str = "label") -> Source:
     """Return the digits as a source: classes 0 to 9, names digits/0000.png to digits/1796.png."""
     import numpy as np
     from sklearn.datasets import load_digits
@@ -22,10 +22,16 @@ def digits() -> Source:
     scans = load_digits()
     pixels = np.round(scans.images * (255 / 16)).astype(np.uint8)
     items = tuple(
-        Item(name=f"digits/{number:04}.png", label=str(target), content=grey_png(image.tobytes(), 8, 8))
+        Item(
+            name=f"digits/{number:04}.png",
+            label=str(target),
+            targets=(float(target),),
+            make=partial(grey_png, image.tobytes(), 8, 8),
+        )
         for number, (image, target) in enumerate(zip(pixels, scans.target, strict=True))
     )
-    return Source(name="digits", items=items, classes=tuple(str(digit) for digit in range(10)))
+    classes = tuple(str(digit) for digit in range(10))
+    return Source(name="digits", items=items, heads=one_head(head_name, classes), strata=classes, version=digits_version())
 
 
 def digits_version() -> str:
@@ -46,14 +52,5 @@ def digits_version() -> str:
 
 
 def grey_png(pixels: bytes, width: int, height: int) -> bytes:
-    """Return a grey 8-bit PNG file of row-major pixels.
-
-    The data is stored, not compressed, so that the bytes do not depend on which zlib there is.
-    """
-    rows = b"".join(b"\0" + pixels[y * width : (y + 1) * width] for y in range(height))
-    stored = b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows + struct.pack(">I", zlib.adler32(rows))
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", stored), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
+    """Return a grey 8-bit PNG file of row-major pixels; see `stored_png`."""
+    return stored_png(pixels, width, height, 1)

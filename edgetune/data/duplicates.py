@@ -18,6 +18,7 @@ are taken for each other (the hash alone pairs 62 of them).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,12 +41,24 @@ LEAST_DETAIL = 2.0
 
 
 def thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a decoded picture, uint8 `[h, w, 3]`, squashed to uint8 `[32, 32, 3]` by averaging areas."""
+    """Return a decoded picture, uint8 `[h, w, K]`, squashed to uint8 `[32, 32, 3]` by averaging areas.
+
+    Of other pictures than RGB, the three colours are the means of the first, the second and the last third of the channels, so
+    that all of them count: grey is repeated, and of two channels the first is.
+    """
     import numpy as np
     from PIL import Image
 
-    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    def squashed(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(pixels).resize((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.BOX))
+
+    channels = image.shape[2]
+    if channels == 3:
+        return squashed(image)
+    small = np.stack([squashed(image[:, :, channel]) for channel in range(channels)], axis=2)
+    starts = [third * channels // 3 for third in range(4)]
+    thirds = [small[:, :, start : max(end, start + 1)] for start, end in pairwise(starts)]
+    return np.stack([np.rint(third.mean(axis=2)).astype(np.uint8) for third in thirds], axis=2)
 
 
 def hash_thumbnails(thumbnails: Thumbnails, chosen: Indices) -> tuple[Hashes, npt.NDArray[np.bool_]]:

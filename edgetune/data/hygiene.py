@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgetune.artefacts import Split
 
-__all__ = ["Hygiene", "Leak"]
+__all__ = ["HeadAccount", "Hygiene", "Leak", "Spread"]
 
 
 class Leak(BaseModel):
@@ -30,6 +30,35 @@ class Leak(BaseModel):
     pairs: tuple[tuple[str, str], ...]
 
 
+class Spread(BaseModel):
+    """How the known values of a regression lie, in their own units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    smallest: float
+    median: float
+    largest: float
+    std: float
+
+
+class HeadAccount(BaseModel):
+    """What is known for one task, over all usable images.
+
+    Attributes:
+        name: of the task.
+        kind: as in `Head`.
+        labels: class or label → split → images that show it; empty for a regression.
+        values: value → how it lies; of a regression only.
+        unknown: images of which the class, label or value is not known, by its name; those known of all are left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    kind: str
+    labels: dict[str, dict[str, int]]
+    values: dict[str, Spread]
+    unknown: dict[str, int]
+
+
 class Hygiene(BaseModel):
     """What is known about the images of a source. Names are paths below the source.
 
@@ -39,7 +68,10 @@ class Hygiene(BaseModel):
         usable: images left when the unusable ones are taken away.
         image_size: height and width of the model's input, in pixels, as the recipe says or chosen by the images.
         given_splits: the splits that the source has itself.
-        classes: class → split → images.
+        classes: class → split → images; for other tasks than a single label, the strata by which images are split.
+        heads: for other tasks than a single label, an account of each.
+        unlabelled: images without labels that may be learnt from.
+        unlabelled_copies: name of an unlabelled image → the validation or test image that it is a copy of; left out.
         widths: smallest, median and largest, in pixels; of decoded images.
         heights: the same.
         conversions: what decoding had to convert → images.
@@ -47,7 +79,7 @@ class Hygiene(BaseModel):
         corrupt: name → why it cannot be decoded.
         duplicates: sets of equal pictures.
         near_duplicates: sets of pictures joined by near-duplicates, where they are more than equal ones.
-        conflicts: sets of equal pictures under several labels.
+        conflicts: sets of equal pictures under several labels, or with other targets that differ.
         near_conflicts: sets of near-duplicates under several labels; only reported.
         leakage: copies across the source's own splits.
         imbalance: images of the largest class in train over those of the smallest.
@@ -73,5 +105,8 @@ class Hygiene(BaseModel):
     near_conflicts: tuple[tuple[str, ...], ...]
     leakage: tuple[Leak, ...]
     imbalance: float | None
+    heads: tuple[HeadAccount, ...] = ()
+    unlabelled: int = 0
+    unlabelled_copies: dict[str, str] = {}
     problems: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from edgetune.data.duplicates import Groups, near_duplicates
 from edgetune.data.listing import shown
 from edgetune.data.source import SPLITS, Item, Source
 from edgetune.data.splits import Unit, deal
+from edgetune.data.targets import disagreements
+from edgetune.device.heads import Head, targets_of
 from edgetune.errors import Fault
 from edgetune.recipe import DataRecipe
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Copies", "Judgement", "find_copies", "judge"]
 
+LEAST_UNITS = 5
+"""A loose stratum with fewer pictures is dealt together with others: a share of so few is no share."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
@@ -29,7 +34,7 @@ class Copies:
 
     Attributes:
         equal: sets of two or more equal pictures.
-        conflicts: those of them under several labels.
+        conflicts: those of them under several labels, or with other targets that differ.
         near: sets of two or more pictures, not all equal, joined by near-duplicates.
         group: place → the smallest place of everything joined to it.
     """
@@ -68,21 +73,27 @@ def judge(source: Source, seen: Sequence[Seen], thumbnails: npt.NDArray[np.uint8
         seed: of the split.
     """
     items = source.items
-    usable = [place for place, one in enumerate(seen) if one.state == "ok"]
-    copies = find_copies(items, seen, usable, thumbnails, recipe.near_duplicate_bits)
-    faults = [*source.faults, *_refused_files(items, seen, recipe)]
+    usable = [place for place, one in enumerate(seen[: len(items)]) if one.state == "ok"]
+    copies = find_copies(items, seen[: len(items)], usable, thumbnails, recipe.near_duplicate_bits, source.heads)
+    faults = [*source.faults, *_refused_files(source.everything, seen, recipe)]
     if recipe.conflicts == "refuse":
-        faults += [_conflict(items, places) for places in copies.conflicts]
+        faults += [_conflict(source, places) for places in copies.conflicts]
     disputed = {place for places in copies.conflicts for place in places}
     kept = [place for place in usable if place not in disputed]
     splits, cut, dealing = _split(source, seen, kept, copies, recipe, seed)
     faults += dealing
     faults += _missing(source, splits)
+    faults += [] if source.is_classifier else _untold(source, splits)
     return Judgement(splits=splits, copies=copies, faults=tuple(faults), cut=cut)
 
 
 def find_copies(
-    items: Sequence[Item], seen: Sequence[Seen], usable: Sequence[int], thumbnails: npt.NDArray[np.uint8], bits: int
+    items: Sequence[Item],
+    seen: Sequence[Seen],
+    usable: Sequence[int],
+    thumbnails: npt.NDArray[np.uint8],
+    bits: int,
+    heads: Sequence[Head],
 ) -> Copies:
     """Return which of the usable items are equal or nearly so."""
     by_pixels: dict[str, list[int]] = defaultdict(list)
@@ -100,7 +111,7 @@ def find_copies(
     near = (tuple(places) for places in members.values() if len({seen[place].pixels for place in places}) > 1)
     return Copies(
         equal=equal,
-        conflicts=tuple(places for places in equal if len({items[place].label for place in places}) > 1),
+        conflicts=tuple(places for places in equal if disagreements(heads, [items[place].targets for place in places])),
         near=tuple(near),
         group={place: groups.find(place) for place in usable},
     )
@@ -114,10 +125,14 @@ def _refused_files(items: Sequence[Item], seen: Sequence[Seen], recipe: DataReci
     ]
 
 
-def _conflict(items: Sequence[Item], places: Iterable[int]) -> Fault:
+def _conflict(source: Source, places: Sequence[int]) -> Fault:
+    items = source.items
     where = ", ".join(shown(items[place].name) for place in places)
-    labels = sorted({shown(items[place].label) for place in places})
-    return Fault(where=where, problem="the same image under two labels", got=" and ".join(labels), expected="one label")
+    if source.is_classifier:
+        labels = sorted({shown(items[place].label) for place in places})
+        return Fault(where=where, problem="the same image under two labels", got=" and ".join(labels), expected="one label")
+    got = ", ".join(shown(text) for text in disagreements(source.heads, [items[place].targets for place in places]))
+    return Fault(where=where, problem="the same image with different targets", got=got)
 
 
 def _split(
@@ -132,10 +147,9 @@ def _split(
         if split == "train":
             sets[copies.group[place]].append(place)
     # The smallest digest stands for a set: another copy that joins it changes its draw as rarely as can be.
-    units = [
-        Unit(key=min(seen[p].digest for p in places), labels=frozenset(source.items[p].label for p in places))
-        for places in sets.values()
-    ]
+    keys = [min(seen[p].digest for p in places) for places in sets.values()]
+    strata = _merged([frozenset(source.items[p].label for p in places) for places in sets.values()], source.loose)
+    units = [Unit(key=key, labels=labels) for key, labels in zip(keys, strata, strict=True)]
     faults: list[Fault] = []
     if missing and units:
         dealt, faults = deal(
@@ -149,10 +163,25 @@ def _split(
     return splits, missing if source.given else (), faults
 
 
+def _merged(labels: Sequence[frozenset[str]], loose: frozenset[str]) -> list[frozenset[str]]:
+    """Return the strata of each unit with those that are loose and small made one, or part of the largest if that is small.
+
+    Unlike a class, such a stratum (a rare label, a bin of values) need not be in every split.
+    """
+    counts = Counter(label for unit in labels for label in unit)
+    small = {label for label in counts if label in loose and counts[label] < LEAST_UNITS}
+    if not small:
+        return list(labels)
+    together = sum(bool(unit & small) for unit in labels)
+    largest = max(counts, key=lambda label: (counts[label], label))
+    target = largest if together < LEAST_UNITS else min(small)
+    return [(unit - small) | {target} if unit & small else unit for unit in labels]
+
+
 def _missing(source: Source, splits: dict[Split, tuple[int, ...]]) -> list[Fault]:
     """Return a fault for each class that has images, but no usable one where it needs one."""
     present = {split: {source.items[place].label for place in places} for split, places in splits.items()}
-    listed = Counter(item.label for item in source.items)
+    listed = Counter(item.label for item in source.items if item.label not in source.loose)
     faults = []
     for label in sorted(listed):
         own = [split for split in source.given if label in present[split]]
@@ -164,4 +193,16 @@ def _missing(source: Source, splits: dict[Split, tuple[int, ...]]) -> list[Fault
         elif "test" in source.given and "test" not in own:
             hint = "without test images nothing can be claimed of it"
             faults.append(Fault(where=shown(label), problem="a class without usable images in test", hint=hint))
+    return faults
+
+
+def _untold(source: Source, splits: dict[Split, tuple[int, ...]]) -> list[Fault]:
+    """Return a fault for each task of which nothing is known in a split: it could not be learnt, chosen or claimed."""
+    faults = [Fault(where="", problem=f"no usable {split} image") for split, places in splits.items() if not places]
+    for head, columns in zip(source.heads, targets_of(source.heads), strict=True):
+        for split, places in splits.items():
+            told = any(value == value for place in places for value in source.items[place].targets[columns])
+            if places and not told:
+                hint = "fill in more cells" if source.given else "fill in more cells, or choose another seed"
+                faults.append(Fault(where=f"tasks.{head.name}", problem=f"not known of any {split} image", hint=hint))
     return faults

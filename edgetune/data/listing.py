@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "UNNAMEABLE", "Folder", "Found", "Tree", "shown"]
+__all__ = ["IMAGE_SUFFIXES", "UNNAMEABLE", "Folder", "Found", "Tree", "shown", "suffixes_for"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """Files with other suffixes are passed over. What a file really is, its content says, when it is decoded."""
+ARRAY_SUFFIX = ".npy"
 UNREAD_SUFFIXES = frozenset({".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".raw", ".svg"})
 SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin", "icon\r"})
 UNNAMEABLE = "a folder whose name is not UTF-8"
@@ -27,6 +28,15 @@ def shown(name: str) -> str:
     """Return a file's name as printable text: bytes that are no UTF-8, and control characters, as escapes."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def suffixes_for(channels: int) -> frozenset[str]:
+    """Return what the names of images end in, where images have so many channels.
+
+    Beside RGB images, .npy files are masks, features and the like: there they are passed over. For another number of channels
+    they are the images, and an encoded image among them is no stranger to be passed over but a fault to be named.
+    """
+    return IMAGE_SUFFIXES if channels == 3 else IMAGE_SUFFIXES | {ARRAY_SUFFIX}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +63,13 @@ class Tree:
 
     Attributes:
         root: the folder.
+        suffixes: what the names of images end in.
         skipped: name below the source → why it was passed over.
         outside: links that lead out of the source, and were followed.
     """
 
     root: Path
+    suffixes: frozenset[str] = IMAGE_SUFFIXES
     skipped: dict[str, str] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
 
@@ -119,7 +131,7 @@ class Tree:
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - called for every file, and Path is slow
-        if suffix not in IMAGE_SUFFIXES:
+        if suffix not in self.suffixes:
             return _no_image(suffix)
         self._note_outside(entry, name)
         return Found(name=name, path=entry.path, status=status)
@@ -132,6 +144,8 @@ class Tree:
 def _no_image(suffix: str) -> str:
     if suffix in UNREAD_SUFFIXES:
         return f"images of the format {suffix} are not read; convert them to PNG or JPEG"
+    if suffix == ARRAY_SUFFIX:
+        return "an array: .npy files are images where data.channels is not 3, or where a manifest names them"
     return f"not an image by its suffix {shown(suffix)}" if suffix else "not an image: it has no suffix"
 
 

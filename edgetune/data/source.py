@@ -1,29 +1,32 @@
-"""Where images come from: a folder laid out in classes, or scikit-learn's digits. Both become one list of items.
+"""Where images come from, whatever it is: a list of encoded images with what is known of each.
 
-Layouts: `CLASS/image`, or `train/CLASS/image` with `val` (or `valid`, `validation`) and `test` beside `train` where the user
-has made those splits. Folders below a class belong to it. A class is named as its folder, in Unicode's NFC form, so that
-a folder copied from a Mac is the same class.
+Sources are a folder laid out in classes (`layout`), a manifest (`manifest`), a data set of torchvision (`named`) and
+scikit-learn's digits (`digits`).
 """
 
 from __future__ import annotations
 
+import io
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from edgetune.artefacts import Split
-from edgetune.data.listing import UNNAMEABLE, Folder, Found, Tree, shown
-from edgetune.errors import DataError, Fault
-from edgetune.recipe import DataRecipe
+from edgetune.data import NO_TASKS
+from edgetune.data.listing import shown
+from edgetune.device.heads import SINGLE_LABEL, Head, column_names
+from edgetune.errors import Fault, RecipeError
+from edgetune.recipe import NAMED_SOURCES, DataRecipe, TaskRecipe
 
-__all__ = ["SPLITS", "Item", "Source", "open_source"]
+__all__ = ["SPLITS", "SPLIT_WORDS", "Item", "Source", "case_clashes", "is_manifest", "one_head", "open_source"]
 
-LAYOUT = "one folder of images per class, or train/ (and, if you like, val/ and test/) with such folders in them"
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_WORDS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +35,29 @@ class Item:
 
     Attributes:
         name: its path below the source.
-        label: the name of its class.
+        label: the name of its stratum: of its class, where there is one task of a single label.
+        targets: what is right for it, the columns of the source's heads side by side, see `Dataset.targets`; NaN is not known.
         split: where the source itself puts it; None if edgetune may choose.
-        path: the file; None for a built-in image.
+        path: the file; None for an image that stands in no file of its own.
         status: of the file when it was listed.
-        content: the encoded bytes of a built-in image.
+        make: returns the encoded bytes of an image that stands in no file of its own; the same ones at every call.
     """
 
     name: str
     label: str
+    targets: tuple[float, ...] = ()
     split: Split | None = None
     path: str | None = None
     status: os.stat_result | None = None
-    content: bytes | None = None
+    make: Callable[[], bytes] | None = None
+
+    def open(self) -> BinaryIO:
+        """Return the encoded bytes as a file that is open.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        return Path(self.path).open("rb") if self.path else io.BytesIO(self.read())
 
     def read(self) -> bytes:
         """Return the encoded bytes.
@@ -52,8 +65,8 @@ class Item:
         Raises:
             OSError: the file cannot be read.
         """
-        if self.content is not None:
-            return self.content
+        if self.make is not None:
+            return self.make()
         return Path(self.path or "").read_bytes()
 
 
@@ -64,145 +77,130 @@ class Source:
     Attributes:
         name: as the recipe gave it.
         items: sorted by name.
-        classes: sorted names of the classes, with or without images.
+        heads: the tasks; empty where the source is too faulty to tell.
+        strata: the groups by which images are split, as `Dataset.strata`.
+        loose: those of them that are no classes, and need not be in every split.
+        cut_words: how to say that a split was cut from train, with `{split}` and `{percent}`.
         given: the splits that the source has itself; empty if it leaves splitting to edgetune.
         skipped: name → why it was passed over.
-        outside: links that lead out of the folder, and were followed.
-        faults: why the layout cannot be used.
+        outside: links, or paths of a manifest, that lead out of the folder, and were followed.
+        faults: why the source cannot be used.
+        notes: what a reader of the report must know of the source itself.
+        unlabelled: images without labels, sorted by name.
+        apart: whether labels and splits stand apart from the names of the images, and have to be told from them.
+        version: a digest that stands for all contents, of a source whose images stand in no files of their own; else empty.
     """
 
     name: str
     items: tuple[Item, ...]
-    classes: tuple[str, ...]
+    heads: tuple[Head, ...]
+    strata: tuple[str, ...]
+    loose: frozenset[str] = frozenset()
+    cut_words: str = "there is no {split}/: {percent} % of train/ became the {split} split"
     given: tuple[Split, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    unlabelled: tuple[Item, ...] = ()
+    apart: bool = False
+    version: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """A name for every logit of the heads."""
+        return column_names(self.heads) if self.heads else ()
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the only task is to choose one of several classes."""
+        return all(head.kind == SINGLE_LABEL for head in self.heads) and len(self.heads) <= 1
+
+    @property
+    def everything(self) -> tuple[Item, ...]:
+        """The items, and behind them the unlabelled ones."""
+        return self.items + self.unlabelled
 
 
-def open_source(recipe: DataRecipe) -> Source:
-    """List the images that a recipe names, without opening any.
+def open_source(recipe: DataRecipe, tasks: Mapping[str, TaskRecipe] = NO_TASKS) -> Source:
+    """List the images that a recipe names, without decoding any.
+
+    Args:
+        recipe: names the source.
+        tasks: what is to be learnt; none is one class per image.
 
     Raises:
-        DataError: there is no such folder, or it cannot be read. Other faults are in the value.
+        DataError: there is no such source, or it cannot be read. Other faults are in the value.
+        RecipeError: the tasks are none that such a source can have.
     """
+    source = _open(recipe, tasks)
+    if not recipe.unlabelled:
+        return source
+    from edgetune.data.unlabelled import list_unlabelled
+
+    items, skipped = list_unlabelled(recipe.unlabelled, recipe.channels)
+    return replace(source, unlabelled=items, skipped=source.skipped | skipped)
+
+
+def _open(recipe: DataRecipe, tasks: Mapping[str, TaskRecipe]) -> Source:
+    if is_manifest(recipe.source):
+        from edgetune.data.manifest import open_manifest
+
+        return open_manifest(recipe, tasks)
+    head_name = _the_one_task(recipe.source, tasks)
     if recipe.source == "digits":
         from edgetune.data.digits import digits
 
-        return digits()
-    tree = Tree(root=Path(recipe.source).expanduser())
-    try:
-        top = tree.top()
-    except OSError as fault:
-        raise _unusable(recipe.source, fault) from fault
-    return _Layout(recipe.source, tree, top).source()
+        return digits(head_name)
+    if recipe.source.startswith(NAMED_SOURCES):
+        from edgetune.data.named import open_named
+
+        return open_named(recipe, head_name)
+    from edgetune.data.layout import open_folder
+
+    return open_folder(recipe.source, head_name, recipe.channels)
 
 
-def _unusable(source: str, fault: OSError) -> DataError:
-    remedy = f"give data.source a folder with {LAYOUT}"
-    if isinstance(fault, FileNotFoundError):
-        return DataError(f"there is no folder {shown(source)}", remedy=f"{remedy}; or the built-in name digits")
-    if isinstance(fault, NotADirectoryError):
-        return DataError(f"{shown(source)} is a file, not a folder", remedy=f"unpack it if it is an archive, and {remedy}")
-    return DataError(f"{shown(source)} cannot be read: {fault.strerror}", remedy="check the permissions of the folder")
+def is_manifest(source: str) -> bool:
+    """Return whether a source is the name of a manifest, by its suffix; a folder may be called so too."""
+    return source.lower().endswith(MANIFEST_SUFFIXES) and not Path(source).expanduser().is_dir()
 
 
-class _Layout:
-    """Reads one folder's layout, gathering faults instead of stopping at the first."""
+def _the_one_task(source: str, tasks: Mapping[str, TaskRecipe]) -> str:
+    """Return the name of the head of a source that has one class per image.
 
-    def __init__(self, name: str, tree: Tree, top: Folder) -> None:
-        self._name, self._tree = name, tree
-        self._folders, self._files = tree.entries(top)
-        self._items: list[Item] = []
-        self._faults: list[Fault] = []
-        self._folder_names: dict[str, set[str]] = defaultdict(set)  # NFC name of a class → its raw names
-
-    def source(self) -> Source:
-        by_split = self._splits()
-        if by_split is None:
-            self._classes_in(self._folders, None)
-        else:
-            for split, folder in by_split.items():
-                inner, beside = self._tree.entries(folder)
-                self._skip(beside, f"an image beside the class folders of {folder.name}/")
-                self._classes_in(inner, split)
-        self._skip(self._files, "an image at the top, beside the folders: it has no class")
-        given = tuple(split for split in SPLITS if by_split and split in by_split)
-        self._judge_names()
-        self._judge_classes()
-        return Source(
-            name=self._name,
-            items=tuple(sorted(self._items, key=lambda item: item.name)),
-            classes=tuple(sorted(self._folder_names)),
-            given=given if given != ("train",) else (),
-            skipped=dict(sorted(self._tree.skipped.items())),
-            outside=tuple(sorted(self._tree.outside)),
-            faults=tuple(self._faults),
-        )
-
-    def _splits(self) -> dict[Split, Folder] | None:
-        """Return the folders of the splits, or None if the folders at the top are classes."""
-        named = [folder for folder in self._folders if folder.name.lower() in SPLIT_NAMES]
-        others = [folder for folder in self._folders if folder.name.lower() not in SPLIT_NAMES]
-        has_train = any(SPLIT_NAMES[f.name.lower()] == "train" and self._tree.entries(f)[0] for f in named)
-        if not has_train:
-            if named and not others:
-                names = ", ".join(f"{folder.name}/" for folder in named)
-                self._fault("", "no folder train/ with class folders in it", got=names, expected=LAYOUT)
-            return None
-        for folder in others:
-            if any(True for _ in self._tree.images(folder)):
-                hint = "move it away, or rename train/ if that is a class"
-                self._fault(folder.name, "a folder of images beside train/", expected="only train/, val/ and test/", hint=hint)
-            else:
-                self._tree.skipped[shown(folder.name)] = "a folder without images beside train/"
-        found: dict[Split, Folder] = {}
-        for folder in named:
-            split = SPLIT_NAMES[folder.name.lower()]
-            if split in found:
-                self._fault(folder.name, f"a second folder for the {split} split", got=f"{found[split].name}/ as well")
-            found[split] = folder
-        return found
-
-    def _classes_in(self, folders: Iterable[Folder], split: Split | None) -> None:
-        seen: dict[str, str] = {}
-        for folder in folders:
-            raw = folder.name.rpartition("/")[2]
-            label = unicodedata.normalize("NFC", raw)
-            if label in seen:
-                self._fault(folder.name, f"its name is the same text as that of {seen[label]}, in another Unicode form")
-            seen[label] = folder.name
-            self._folder_names[label].add(raw)
-            self._items += [_item(found, label, split) for found in self._tree.images(folder)]
-
-    def _judge_names(self) -> None:
-        folded: dict[str, list[str]] = defaultdict(list)
-        for label in sorted(self._folder_names):
-            folded[unicodedata.normalize("NFC", label.casefold())].append(label)
-        for labels in folded.values():
-            if len(labels) > 1:
-                self._fault(", ".join(labels), "class names that differ only in case", hint="rename or merge them")
-
-    def _judge_classes(self) -> None:
-        for name, reason in self._tree.skipped.items():
-            # A file may be passed over; a folder that would have been a class must not go unnoticed.
-            if reason == UNNAMEABLE and name.count("/") <= 1:
-                self._fault(name, "a folder whose name is not UTF-8 cannot name a class", hint="rename it")
-        if not self._folder_names:
-            got = f"{len(self._files)} images and no folders" if self._files else "no images"
-            self._fault("", "no class", got=got, expected=LAYOUT)
-        elif len(self._folder_names) == 1:
-            self._fault(shown(next(iter(self._folder_names))), "the only class", expected="at least two classes")
-        filled = {item.label for item in self._items}
-        for label in sorted(set(self._folder_names) - filled):
-            self._fault(shown(label), "a class without images", hint="add images or remove the folder")
-
-    def _skip(self, files: Iterable[Found], reason: str) -> None:
-        self._tree.skipped.update((shown(file.name), reason) for file in files)
-
-    def _fault(self, where: str, problem: str, *, got: str = "", expected: str = "", hint: str = "") -> None:
-        self._faults.append(Fault(where=shown(where), problem=problem, got=got, expected=expected, hint=hint))
+    Raises:
+        RecipeError: the tasks are something else.
+    """
+    fits = [task.kind == SINGLE_LABEL and not task.columns for task in tasks.values()]
+    if fits == [True]:
+        return next(iter(tasks))
+    if not fits:
+        return "label"
+    faults = [
+        Fault(where=f"tasks.{name}", problem="not a task for this source", got=_described(task), expected="one class per image")
+        for name, task in tasks.items()
+    ]
+    raise RecipeError(
+        f"{shown(source)} has one class per image, and so one task",
+        faults=faults,
+        remedy="leave out [tasks], keep one of kind single-label without columns, or give data.source a manifest with columns",
+    )
 
 
-def _item(found: Found, label: str, split: Split | None) -> Item:
-    return Item(name=found.name, label=label, split=split, path=found.path, status=found.status)
+def _described(task: TaskRecipe) -> str:
+    return f"{task.kind} from the columns {', '.join(task.columns)}" if task.columns else task.kind
+
+
+def one_head(name: str, classes: tuple[str, ...]) -> tuple[Head, ...]:
+    """Return the head of an ordinary classifier; none where there are no classes."""
+    return (Head(name=name, kind=SINGLE_LABEL, columns=classes),) if classes else ()
+
+
+def case_clashes(labels: Iterable[str]) -> list[Fault]:
+    """Return a fault for each set of class names that are the same but for upper and lower case."""
+    folded: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        folded[unicodedata.normalize("NFC", label.casefold())].append(label)
+    problem, hint = "class names that differ only in case", "rename or merge them"
+    return [Fault(where=shown(", ".join(same)), problem=problem, hint=hint) for same in folded.values() if len(same) > 1]

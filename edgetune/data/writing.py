@@ -16,7 +16,9 @@ from edgetune.data.hygiene import Hygiene
 from edgetune.data.judge import Judgement
 from edgetune.data.listing import shown
 from edgetune.data.rows import Rows, write_npy
-from edgetune.data.source import Source
+from edgetune.data.source import Item, Source
+from edgetune.data.targets import Targets
+from edgetune.device.heads import heads_to_json, targets_of
 from edgetune.errors import DataError, Fault
 from edgetune.files import digest_of, write_atomic, write_json
 
@@ -37,14 +39,16 @@ def refusal(source: Source, faults: Sequence[Fault]) -> DataError:
     noun = "fault" if len(faults) == 1 else "faults"
     remedies = {
         "the same image under two labels": "data.conflicts=skip leaves the disputed images out",
+        "the same image with different targets": "data.conflicts=skip leaves the disputed images out",
         "changed during the run": "leave the images alone and run the command again",
         "that is also in": "data.leakage=warn goes on with a warning",
     }
+    again = shown(source.name) if source.is_classifier else "RECIPE"
     said = [remedy for sign, remedy in remedies.items() if any(sign in fault.problem for fault in faults)]
     return DataError(
         f"{shown(source.name)} cannot be used: {len(faults)} {noun}",
         faults=faults,
-        remedy="; ".join(["mend every line above", *said]) + f" (`edgetune data {shown(source.name)}` shows everything)",
+        remedy="; ".join(["mend every line above", *said]) + f" (`edgetune data {again}` shows everything)",
     )
 
 
@@ -61,39 +65,56 @@ class Writer:
         self.input = spec
         self.larger = dataclasses.replace(spec, height=larger_side(spec), width=larger_side(spec), crop_fraction=1.0)
 
-    def write(self, seen: Sequence[Seen], judgement: Judgement, hygiene: Hygiene, inputs: Rows, sources: Rows) -> Dataset:
+    def write(
+        self,
+        seen: Sequence[Seen],
+        judgement: Judgement,
+        unlabelled: Sequence[int],
+        hygiene: Hygiene,
+        inputs: Rows,
+        sources: Rows,
+    ) -> Dataset:
         """Write all files.
 
         Args:
             seen: what became of each item of the source.
             judgement: which split each item is in.
+            unlabelled: places of the unlabelled images to keep.
             hygiene: the report.
             inputs: each item as the model takes it.
-            sources: each train item, larger.
+            sources: each train item, and behind the items each unlabelled one, larger.
 
         Raises:
             DataError: a golden image is not any more what was decoded.
             OSError: a file cannot be written.
         """
-        items, classes = self._source.items, self._source.classes
-        labels = {name: number for number, name in enumerate(classes)}
+        items, strata = self._source.items, self._source.strata
+        labels = {name: number for number, name in enumerate(strata)}
         counts = Counter((split, items[place].label) for split, places in judgement.splits.items() for place in places)
         for split, places in judgement.splits.items():
             (self._folder / split).mkdir()
             self._write_rows(f"{split}/images.npy", inputs, places)
             self._write_labels(f"{split}/labels.npy", [labels[items[place].label] for place in places])
+            if not self._source.is_classifier:
+                self._write_targets(f"{split}/targets.npy", [items[place].targets for place in places])
             write_json(self._folder / split / "names.json", [items[place].name for place in places])
         self._write_rows("train/source.npy", sources, judgement.splits["train"])
+        if unlabelled:
+            (self._folder / "unlabelled").mkdir()
+            self._write_rows("unlabelled/source.npy", sources, unlabelled)
         write_json(self._folder / "report.json", json.loads(hygiene.model_dump_json()))
         dataset: Dataset = Dataset(
             source=self._name,
-            classes=classes,
+            classes=self._source.classes,
+            heads=self._source.heads,
+            strata=strata,
             preprocessing=self.input,
             source_size=(self.larger.height, self.larger.width),
             counts={split: len(places) for split, places in judgement.splits.items()},
-            class_counts={split: tuple(counts[split, label] for label in classes) for split in judgement.splits},
-            content_digest=self._content_digest(seen, judgement),
+            class_counts={split: tuple(counts[split, label] for label in strata) for split in judgement.splits},
+            content_digest=self._content_digest(seen, judgement, unlabelled),
             golden=self._write_golden(seen, judgement.splits["test"]),
+            unlabelled=len(unlabelled),
             warnings=hygiene.warnings,
         ).at(self._folder)
         return dataset
@@ -107,11 +128,29 @@ class Writer:
 
         write_npy(self._folder / name, (len(labels),), "<i8", [np.array(labels, "<i8")])
 
-    def _content_digest(self, seen: Sequence[Seen], judgement: Judgement) -> str:
+    def _write_targets(self, name: str, targets: Sequence[Targets]) -> None:
+        import numpy as np
+
+        shape = (len(targets), targets_of(self._source.heads)[-1].stop)
+        write_npy(self._folder / name, shape, "<f4", [np.array(targets, "<f4")])
+
+    def _content_digest(self, seen: Sequence[Seen], judgement: Judgement, unlabelled: Sequence[int]) -> str:
+        """Return a digest of every picture, split and target; what a classifier has not leaves no trace in it."""
         items = self._source.items
-        return digest_of(
-            sorted([split, items[p].label, seen[p].pixels] for split, places in judgement.splits.items() for p in places)
+        rows = sorted(
+            [split, items[p].label, seen[p].pixels, *self._told(items[p])]
+            for split, places in judgement.splits.items()
+            for p in places
         )
+        content: list[object] = [*rows]
+        if not self._source.is_classifier:
+            content = [[*heads_to_json(self._source.heads)], content]
+        if unlabelled:
+            content = [content, sorted(seen[place].pixels for place in unlabelled)]
+        return digest_of(content)
+
+    def _told(self, item: Item) -> list[str]:
+        return [] if self._source.is_classifier else list(map(repr, item.targets))
 
     def _write_golden(self, seen: Sequence[Seen], tests: Sequence[int]) -> tuple[tuple[str, int], ...]:
         (self._folder / "golden").mkdir()

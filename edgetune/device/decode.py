@@ -1,10 +1,14 @@
-"""From the bytes of an image file to RGB pixels, by one stated rule, or a fault in a few words.
+"""From the bytes of an image file to pixels, by one stated rule, or a fault in a few words.
 
 The rule: JPEG, PNG, BMP, WebP, TIFF, PPM and GIF, decided by content and not by name; at most 100 megapixels; whole files
 only; one picture per file (of a phone's multi-picture JPEG the first, which is the photograph). EXIF's orientation is applied.
 Transparency lies on white: `round((colour * alpha + 255 * (255 - alpha)) / 255)`. Grey of 16 bits becomes
 `round(value / 257)`. Palettes are expanded; CMYK and YCbCr are converted as Pillow does it, without colour profiles.
 Floating-point, 32-bit, LAB and HSV pixels have no such rule and are refused.
+
+That gives RGB. One channel is its luma by ITU-R BT.601, in whole numbers as Pillow computes it:
+`(19595 R + 38470 G + 7471 B + 32768) // 65536`; grey stays what it was. Other numbers of channels are read from .npy files
+alone (see `arrays`), which are taken for three channels and for one, too.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .exitcodes import ExitCode, RunnerError
+from .arrays import MAGIC, MAX_MEGAPIXELS, decode_array
+from .exitcodes import ExitCode, ImageFault, RunnerError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,43 +29,45 @@ if TYPE_CHECKING:
 
     Image = npt.NDArray[np.uint8]
 
+__all__ = ["FORMATS", "MAX_MEGAPIXELS", "ImageFault", "decode_image", "decode_image_noting"]
+
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
-MAX_MEGAPIXELS = 100
 ORIENTATION_TAG = 0x0112
 SHALLOW_GREY = {"1": 1, "L;2": 3, "L;4": 15}
 """Raw mode of a PNG of less than eight bits → its largest grey value."""
+LUMA = (19595, 38470, 7471)
+"""0.299, 0.587 and 0.114 (ITU-R BT.601) times 65536; they add up to that."""
+GREY_REPEATED = "grey repeated in three channels"
 
 _quiet_lock = threading.Lock()
 
 
-class ImageFault(ValueError):
-    """The bytes are not an image that edgetune takes; the text says why and reads on from the file's name."""
-
-
-def decode_image(content: bytes) -> Image:
+def decode_image(content: bytes, channels: int = 3) -> Image:
     """Return the pixels of an encoded image.
 
     Args:
         content: the whole file.
+        channels: 3 for RGB, 1 for grey; others are those of an .npy file.
 
     Returns:
-        uint8 `[h, w, 3]`, RGB, contiguous; it may be read-only.
+        uint8 `[h, w, channels]`, contiguous; it may be read-only.
 
     Raises:
         ImageFault: the bytes are not an image that the rule of this module takes.
         RunnerError: TARGET: Pillow is not installed.
     """
-    return decode_image_noting(content)[0]
+    return decode_image_noting(content, channels)[0]
 
 
-def decode_image_noting(content: bytes) -> tuple[Image, tuple[str, ...]]:
+def decode_image_noting(content: bytes, channels: int = 3) -> tuple[Image, tuple[str, ...]]:
     """Return the pixels of an encoded image and the conversions that were needed, in a few words each.
 
     Args:
         content: the whole file.
+        channels: as of `decode_image`.
 
     Returns:
-        uint8 `[h, w, 3]` as of `decode_image`, and notes such as `"EXIF orientation 6 applied"`.
+        uint8 `[h, w, channels]` as of `decode_image`, and notes such as `"EXIF orientation 6 applied"`.
 
     Raises:
         ImageFault: the bytes are not an image that the rule of this module takes.
@@ -68,6 +75,20 @@ def decode_image_noting(content: bytes) -> tuple[Image, tuple[str, ...]]:
     """
     import numpy as np
 
+    if content.startswith(MAGIC):
+        with _quietly():
+            return np.ascontiguousarray(decode_array(content, channels)), ()
+    if channels not in (1, 3):
+        expected = f"expected one with an array uint8 [H, W, {channels}]"
+        raise ImageFault(f"is not an .npy file, {expected}" if content else "is empty")
+    pixels, notes = _picture(content)
+    if channels == 1:
+        pixels, notes = _luma(pixels), _grey_notes(pixels, notes)
+    return np.ascontiguousarray(pixels), notes
+
+
+def _picture(content: bytes) -> tuple[Image, tuple[str, ...]]:
+    """Return uint8 `[h, w, 3]` and the notes on it."""
     try:
         from PIL import ImageFile, UnidentifiedImageError
     except ImportError as missing:
@@ -76,7 +97,7 @@ def decode_image_noting(content: bytes) -> tuple[Image, tuple[str, ...]]:
         ) from None
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        pixels, notes = _decoded(content)
+        return _decoded(content)
     except ImageFault:
         raise
     except UnidentifiedImageError:
@@ -85,7 +106,25 @@ def decode_image_noting(content: bytes) -> tuple[Image, tuple[str, ...]]:
     except Exception as fault:
         # Decoders meet junk with whatever their parsing trips over: struct.error, KeyError, ZeroDivisionError, SyntaxError…
         raise ImageFault(_reason(fault)) from None
-    return np.ascontiguousarray(pixels), notes
+
+
+def _luma(pixels: Image) -> Image:
+    """Return uint8 `[h, w, 1]`, the luma of RGB by the rule of this module."""
+    import numpy as np
+
+    total = np.full(pixels.shape[:2], 1 << 15, np.uint32)
+    for channel, weight in enumerate(LUMA):
+        # The type is said: numpy 1 would multiply bytes by a number of 16 bits in 16 bits.
+        total += np.multiply(pixels[:, :, channel], weight, dtype=np.uint32)
+    return (total >> 16).astype(np.uint8)[:, :, None]
+
+
+def _grey_notes(pixels: Image, notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the notes on RGB pixels as they are for grey ones: what mattered is whether there were colours."""
+    if GREY_REPEATED in notes:
+        return tuple(note for note in notes if note != GREY_REPEATED)
+    coloured = (pixels[:, :, 0] != pixels[:, :, 1]).any() or (pixels[:, :, 1] != pixels[:, :, 2]).any()
+    return (*notes, "colours turned into grey") if coloured else notes
 
 
 def _reason(fault: Exception) -> str:
@@ -194,7 +233,7 @@ def _rgb(picture: Any, rawmode: str, notes: list[str]) -> Image:
         return _grey(_eight_bits(values), None if key is None else values == key, notes)
     if mode in ("1", "L"):
         values = np.asarray(picture.convert("L"))
-        notes.append("grey repeated in three channels")
+        notes.append(GREY_REPEATED)
         # Pillow widens shallow grey to eight bits, but not the grey that stands for transparent.
         return _grey(values, None if key is None else values == key * 255 // SHALLOW_GREY.get(rawmode, 255), notes)
     if mode == "RGB":

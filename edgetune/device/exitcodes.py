@@ -1,4 +1,4 @@
-"""The exit codes of every edgetune program, on the host and on the board, and the runner's own error."""
+"""The exit codes of every edgetune program, on the host and on the board, and the errors of the runner."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class ExitCode(IntEnum):
     BROKEN = 10
     INCONCLUSIVE = 11
     INTERRUPTED = 130
+
+
+class ImageFault(ValueError):
+    """The bytes are not an image that edgetune takes; the text says why and reads on from the file's name."""
 
 
 class RunnerError(Exception):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .exitcodes import ExitCode, RunnerError
-from .session import image_size, open_session
+from .session import image_shape, open_session
 
 INFERENCES = 8
 DEADLINE_S = 600.0
@@ -85,7 +85,7 @@ def footprint_here(model_path: Path, options: Mapping[str, Any]) -> dict[str, An
     begin = time.perf_counter_ns()
     session = open_session(model_path, options)
     opened = time.perf_counter_ns()
-    feed = {"image": np.zeros((1, *image_size(session), 3), dtype=np.uint8)}
+    feed = {"image": np.zeros((1, *image_shape(session)), dtype=np.uint8)}
     begin_first = time.perf_counter_ns()
     session.run(["logits"], feed)
     first = time.perf_counter_ns()

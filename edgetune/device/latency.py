@@ -40,7 +40,7 @@ def measure_latency(sessions: Mapping[str, Any], images: npt.NDArray[np.uint8], 
 
     Args:
         sessions: open sessions by name.
-        images: uint8 `[N, H, W, 3]`, N at least 1; they are cycled, and in one round all models see the same ones.
+        images: uint8 `[N, H, W, K]`, N at least 1; they are cycled, and in one round all models see the same ones.
         plan: how much to measure.
 
     Returns:

@@ -32,7 +32,7 @@ from .footprint import measure_footprint
 from .golden import check_golden, golden_tensors
 from .latency import measure_latency
 from .request import ModelRequest, Request
-from .session import image_size, open_session
+from .session import image_shape, open_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,12 +132,13 @@ def _images(request: Request, sessions: dict[str, Any]) -> Images:
     elif request.golden is not None:
         images = golden_tensors(request.golden)
     else:
-        return np.zeros((0, 0, 0, 3), dtype=np.uint8)
+        return np.zeros((0, 0, 0, 0), dtype=np.uint8)
     for name, session in sessions.items():
-        height, width = image_size(session)
-        if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or len(images) == 0:
+        shape = image_shape(session)
+        if images.dtype != np.uint8 or images.shape[1:] != shape or len(images) == 0:
+            expected = ", ".join(map(str, shape))
             raise RunnerError(
-                f"images: got {images.dtype} {list(images.shape)}, expected uint8 [N, {height}, {width}, 3] for {name}",
+                f"images: got {images.dtype} {list(images.shape)}, expected uint8 [N, {expected}] for {name}",
                 ExitCode.DATA,
             )
     return images
@@ -146,7 +147,7 @@ def _images(request: Request, sessions: dict[str, Any]) -> Images:
 def _classes(session: Any, name: str) -> int:
     import numpy as np
 
-    logits = session.run(["logits"], {"image": np.zeros((1, *image_size(session), 3), dtype=np.uint8)})[0]
+    logits = session.run(["logits"], {"image": np.zeros((1, *image_shape(session)), dtype=np.uint8)})[0]
     if logits.ndim != 2 or len(logits) != 1:
         raise RunnerError(f"{name}: got logits {list(logits.shape)} of one image, expected [1, C]", ExitCode.ARTEFACT)
     return int(logits.shape[1])

@@ -20,20 +20,22 @@ __all__ = ["ImageFault", "Preprocessing", "decode_image", "decode_image_noting",
 
 RESIZES = ("crop", "pad", "squash")
 MAX_SIDE = 8192
+MAX_CHANNELS = 64
 WHITE = 255
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded RGB image becomes the model's input.
+    """How an encoded image becomes the model's input.
 
     Attributes:
         height: of the input, in pixels.
         width: of the input, in pixels.
         resize: `crop` takes the largest centred box of the input's aspect ratio, `pad` shrinks or enlarges the whole image and
-            pads it with white, `squash` takes the whole image and ignores its aspect ratio.
+            pads it with white (255 in every channel), `squash` takes the whole image and ignores its aspect ratio.
         interpolation: `bicubic` or `bilinear`, both with antialiasing as Pillow defines them.
         crop_fraction: the part of the box's sides that `crop` keeps, in (0, 1].
+        channels: 3 is RGB, 1 grey; other numbers are read from .npy files. A manifest of before there was a choice means 3.
 
     Raises:
         ValueError: with every field that has a value it cannot have.
@@ -44,6 +46,7 @@ class Preprocessing:
     resize: str = "crop"
     interpolation: str = "bicubic"
     crop_fraction: float = 1.0
+    channels: int = 3
 
     def __post_init__(self) -> None:
         faults = [
@@ -60,8 +63,20 @@ class Preprocessing:
         part = self.crop_fraction
         if type(part) not in (int, float) or not 0 < part <= 1:
             faults.append(f"crop_fraction: got {part!r}, expected a number above 0 and at most 1")
+        if type(self.channels) is not int or not 1 <= self.channels <= MAX_CHANNELS:
+            faults.append(f"channels: got {self.channels!r}, expected a whole number from 1 to {MAX_CHANNELS}")
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one input."""
+        return self.height, self.width, self.channels
+
+    @property
+    def colour(self) -> str:
+        """What the channels are, in a word or two."""
+        return {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels} channels")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types, as they stand in a manifest."""
@@ -77,7 +92,7 @@ class Preprocessing:
         if not isinstance(content, Mapping):
             raise ValueError(f"got {type(content).__name__}, expected a table")
         known = [field.name for field in fields(cls)]
-        faults = [f"{name}: is missing" for name in known if name not in content]
+        faults = [f"{name}: is missing" for name in known if name not in content and name != "channels"]
         faults += [f"{name}: is not known; expected {', '.join(known)}" for name in content if name not in known]
         if faults:
             raise ValueError("; ".join(faults))
@@ -91,22 +106,22 @@ def fit(image: Image, spec: Preprocessing) -> Image:
     target's size: there is no intermediate image, and the box may begin between two pixels. `pad`: the whole image is
     resampled to the largest size with its aspect ratio that fits the target (rounded half up, at least one pixel) and lies
     centred on white; an odd pixel of margin goes to the right and the bottom. `squash`: the whole image is resampled to the
-    target's size.
+    target's size. Each channel is resampled by itself.
 
     Args:
-        image: uint8 `[h, w, 3]`, RGB.
+        image: uint8 `[h, w, channels]`.
         spec: the target.
 
     Returns:
-        uint8 `[height, width, 3]`: a new, contiguous array that may be written to.
+        uint8 `[height, width, channels]`: a new, contiguous array that may be written to.
 
     Raises:
-        ValueError: the image is not uint8 `[h, w, 3]`.
+        ValueError: the image is not uint8 `[h, w, channels]`.
     """
     import numpy as np
 
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image: got {image.dtype} {list(image.shape)}, expected uint8 [h, w, 3]")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != spec.channels or 0 in image.shape:
+        raise ValueError(f"image: got {image.dtype} {list(image.shape)}, expected uint8 [h, w, {spec.channels}]")
     height, width = image.shape[:2]
     if spec.resize == "crop":
         box = _centred_box(height, width, spec)
@@ -115,7 +130,7 @@ def fit(image: Image, spec: Preprocessing) -> Image:
     if spec.resize == "squash":
         return resample(image, spec.height, spec.width, whole, spec.interpolation)
     inner_h, inner_w = _inner_size(height, width, spec)
-    frame = np.full((spec.height, spec.width, 3), WHITE, dtype=np.uint8)
+    frame = np.full(spec.shape, WHITE, dtype=np.uint8)
     top, left = (spec.height - inner_h) // 2, (spec.width - inner_w) // 2
     frame[top : top + inner_h, left : left + inner_w] = resample(image, inner_h, inner_w, whole, spec.interpolation)
     return frame
@@ -129,13 +144,13 @@ def image_tensor(path: Path | str, spec: Preprocessing) -> Image | str:
         spec: the target.
 
     Returns:
-        uint8 `[height, width, 3]`, or a text such as `is truncated`.
+        uint8 `[height, width, channels]`, or a text such as `is truncated`.
 
     Raises:
-        RunnerError: TARGET: Pillow is not installed.
+        RunnerError: TARGET: Pillow is not installed, and the file is not an .npy file.
     """
     try:
-        return fit(decode_image(Path(path).read_bytes()), spec)
+        return fit(decode_image(Path(path).read_bytes(), spec.channels), spec)
     except OSError as fault:
         return f"cannot be read ({fault.strerror})"
     except ImageFault as fault:

@@ -36,7 +36,7 @@ class Request:
     Attributes:
         models: what to measure, in the order of a round.
         session: options for `open_session`, the same for all models.
-        images: an .npy file, uint8 `[N, H, W, 3]`, whose logits are wanted; None for none.
+        images: an .npy file, uint8 `[N, H, W, K]`, whose logits are wanted; None for none.
         limit: how many of these images, from the first; None for all.
         latency: how to time; None for not at all.
         footprint: whether to measure cold start and peak memory.

@@ -4,7 +4,8 @@ Pillow resamples 8-bit images in fixed point: along each axis, an output pixel i
 that is stretched when the image shrinks. The weights are computed in double precision, normalised, and rounded to 22 bits; each
 pass rounds to 8 bits. Because of that rounding the order of the passes shows in the result, and it is not the same in all
 versions of Pillow (13 starts with the height where that shrinks much more, 10 never does). So the order is fixed here, width
-first, by asking Pillow for one axis at a time; `_along_width` and `_along_height` are the same sums for boards without Pillow.
+first, by asking Pillow for one axis at a time (and, but for RGB, for one channel at a time: Pillow takes four channels for
+colours with an alpha, and weighs them by it); `_along_width` and `_along_height` are the same sums for boards without Pillow.
 
 (Pillow's own source is `src/libImaging/Resample.c`. A compiler that fuses multiplications into additions may round a weight
 differently on another architecture; a pixel then differs by one level at most.)
@@ -32,14 +33,14 @@ def resample(image: Image, out_h: int, out_w: int, box: Box, interpolation: str)
     """Return a box of an image at another size, antialiased.
 
     Args:
-        image: uint8 `[h, w, 3]`.
+        image: uint8 `[h, w, channels]`.
         out_h: height of the result, in pixels.
         out_w: width of the result, in pixels.
         box: left, top, right and bottom of the part to take, in pixels, fractions allowed (in single precision).
         interpolation: `bicubic` or `bilinear`.
 
     Returns:
-        uint8 `[out_h, out_w, 3]`, a new array that may be written to.
+        uint8 `[out_h, out_w, channels]`, a new array that may be written to.
 
     Raises:
         ValueError: an interpolation that is not known, or a box that is empty or not inside the image.
@@ -62,8 +63,13 @@ def resample(image: Image, out_h: int, out_w: int, box: Box, interpolation: str)
         wide = _along_width(rows, left, right, out_w, interpolation)
         return _along_height(wide, top, bottom, out_h, interpolation).copy()
     method = Pillow.BICUBIC if interpolation == "bicubic" else Pillow.BILINEAR  # type: ignore[attr-defined]
-    picture = Pillow.fromarray(rows).resize((out_w, last - first), method, box=(left, 0, right, last - first))
-    return np.array(picture.resize((out_w, out_h), method, box=(0, top, out_w, bottom)))
+
+    def resized(pixels: Image) -> Image:
+        picture = Pillow.fromarray(pixels).resize((out_w, last - first), method, box=(left, 0, right, last - first))
+        return np.array(picture.resize((out_w, out_h), method, box=(0, top, out_w, bottom)))
+
+    channels = rows.shape[2]
+    return resized(rows) if channels == 3 else np.stack([resized(rows[:, :, channel]) for channel in range(channels)], axis=2)
 
 
 def _used_rows(height: int, top: float, bottom: float, out_h: int, interpolation: str) -> tuple[int, int]:

@@ -117,15 +117,14 @@ def _info(asked: argparse.Namespace) -> int:
 
 
 def _predict(asked: argparse.Namespace) -> int:
-    from .predict import predict
+    from .predict import in_words, predict
 
     rows = predict(asked.bundle, asked.images, asked.top)
     if asked.json:
         _print_json(rows)
         return ExitCode.OK
     for row in rows:
-        best = ", ".join(f"{entry['label']} {entry['probability'] * 100:.1f} %" for entry in row["top"])
-        sys.stdout.write(f"{row['image']}: {best}\n")
+        sys.stdout.write(in_words(row) + "\n")
     return ExitCode.OK
 
 

@@ -131,7 +131,7 @@ def _create(onnxruntime: Any, path: Path, wanted: Mapping[str, Any], providers: 
 
 
 def check_contract(session: Any, name: str) -> None:
-    """Raise unless a model takes `image` uint8 `[N, H, W, 3]` and gives `logits` float32 `[N, C]`.
+    """Raise unless a model takes `image` uint8 `[N, H, W, K]` and gives `logits` float32 `[N, C]`.
 
     Raises:
         RunnerError: ARTEFACT, with every difference.
@@ -141,7 +141,7 @@ def check_contract(session: Any, name: str) -> None:
     if [entry.name for entry in inputs] != ["image"]:
         faults.append(f"inputs: got {', '.join(entry.name for entry in inputs)}, expected image alone")
     elif inputs[0].type != "tensor(uint8)" or not _is_image(inputs[0].shape):
-        faults.append(f"image: got {inputs[0].type} {inputs[0].shape}, expected tensor(uint8) [N, H, W, 3] with H and W fixed")
+        faults.append(f"image: got {inputs[0].type} {inputs[0].shape}, expected tensor(uint8) [N, H, W, K], all but N fixed")
     if [entry.name for entry in outputs] != ["logits"]:
         faults.append(f"outputs: got {', '.join(entry.name for entry in outputs)}, expected logits alone")
     elif outputs[0].type != "tensor(float)" or len(outputs[0].shape) != 2:
@@ -151,13 +151,13 @@ def check_contract(session: Any, name: str) -> None:
 
 
 def _is_image(shape: list[Any]) -> bool:
-    return len(shape) == 4 and shape[3] == 3 and all(type(side) is int for side in shape[1:3])
+    return len(shape) == 4 and all(type(side) is int and side >= 1 for side in shape[1:])
 
 
-def image_size(session: Any) -> tuple[int, int]:
-    """Return the height and width in pixels of the images that a model takes."""
-    _, height, width, _ = session.get_inputs()[0].shape
-    return height, width
+def image_shape(session: Any) -> tuple[int, int, int]:
+    """Return the height and width in pixels, and the number of channels, of the images that a model takes."""
+    _, height, width, channels = session.get_inputs()[0].shape
+    return height, width, channels
 
 
 def one_line(fault: BaseException) -> str:

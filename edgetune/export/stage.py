@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Checkpoint, Dataset, NumericParity, OnnxModel
 from edgetune.device.session import open_session
-from edgetune.errors import GraphError
+from edgetune.errors import Fault, GraphError
 from edgetune.export import rewrite
 from edgetune.export.trace import IR_VERSION, OPSET, deployable, trace
 from edgetune.files import sha256_file, write_atomic
@@ -55,17 +55,18 @@ def export(
         GraphError: the target reads no operator set that is written here, or the network cannot be exported.
     """
     _require_readable(recipe, caps)
+    _require_one_mean_per_channel(checkpoint)
     network = load_network(checkpoint)
     module = deployable(network, checkpoint.mean, checkpoint.std)
     progress.line(f"exporting at opset {OPSET}")
-    model = trace(module, checkpoint.preprocessing.height, checkpoint.preprocessing.width)
+    model = trace(module, *checkpoint.preprocessing.shape)
     steps: list[dict[str, Any]] = []
     rewrite.strip(model)
     steps.append({"step": "spatial means to GlobalAveragePool", "nodes": rewrite.pool_means(model.graph)})
     steps.append({"step": "reshapes after pooling to Flatten", "nodes": rewrite.flatten_reshapes(model.graph)})
     rewrite.rename(model.graph)
     model.ir_version = IR_VERSION
-    write_metadata(model, checkpoint.classes, checkpoint.preprocessing, provenance)
+    write_metadata(model, checkpoint.heads, checkpoint.preprocessing, provenance)
     path = folder / "model.onnx"
     write_atomic(path, model.SerializeToString(deterministic=True))
     parity = _parity(path, network, checkpoint, dataset, recipe.parity_images)
@@ -79,6 +80,7 @@ def export(
         opset=OPSET,
         ir_version=IR_VERSION,
         classes=checkpoint.classes,
+        heads=checkpoint.heads,
         preprocessing=checkpoint.preprocessing,
         parity=parity,
         steps=tuple(steps),
@@ -98,6 +100,18 @@ def _require_readable(recipe: ExportRecipe, caps: ModelCaps) -> None:
         raise GraphError(f"export.opset = {recipe.opset} is not written here", remedy=f"use auto or {OPSET}")
 
 
+def _require_one_mean_per_channel(checkpoint: Checkpoint) -> None:
+    """Raise unless the normalisation is of as many channels as the images: broadcasting would hide that it is not."""
+    channels = checkpoint.preprocessing.channels
+    faults = [
+        Fault(where=name, problem="another number of channels", got=str(len(values)), expected=str(channels))
+        for name, values in (("mean", checkpoint.mean), ("std", checkpoint.std))
+        if len(values) != channels
+    ]
+    if faults:
+        raise GraphError("the checkpoint's normalisation does not fit its images", faults=faults, remedy="train again")
+
+
 def _parity(path: Path, network: nn.Module, checkpoint: Checkpoint, dataset: Dataset, images: int) -> NumericParity:
     """Return torch against ONNX Runtime on test images: in batches of 3 and of 1, since both must work."""
     import numpy as np
@@ -110,15 +124,15 @@ def _parity(path: Path, network: nn.Module, checkpoint: Checkpoint, dataset: Dat
     ones = [batch[index : index + 1] for index in range(sum(len(part) for part in threes), len(batch))]
     got = np.concatenate([session.run(["logits"], {"image": part})[0] for part in [*threes, *ones]])
     names = dataset.names("test")
-    return compare_logits(expected, got, [names[row] for row in rows])
+    return compare_logits(expected, got, [names[row] for row in rows], checkpoint.heads)
 
 
 def _torch_logits(network: nn.Module, checkpoint: Checkpoint, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return what the network itself says: its preprocessing written out, independent of the exported wrapper."""
     import torch
 
-    mean = torch.tensor(checkpoint.mean).view(1, 3, 1, 1)
-    std = torch.tensor(checkpoint.std).view(1, 3, 1, 1)
+    mean = torch.tensor(checkpoint.mean).view(1, -1, 1, 1)
+    std = torch.tensor(checkpoint.std).view(1, -1, 1, 1)
     with torch.inference_mode():
         images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255.0
         logits: npt.NDArray[np.float32] = network((images - mean) / std).numpy()
@@ -130,7 +144,7 @@ def _macs(module: nn.Module, checkpoint: Checkpoint) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    shape = (1, checkpoint.preprocessing.height, checkpoint.preprocessing.width, 3)
+    shape = (1, *checkpoint.preprocessing.shape)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         module(torch.zeros(shape, dtype=torch.uint8))
     return int(counter.get_total_flops()) // 2

@@ -23,11 +23,11 @@ IR_VERSION = 8
 
 
 def deployable(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
-    """Return a module from `image` uint8 `[N, H, W, 3]` to `logits` float32 `[N, C]`.
+    """Return a module from `image` uint8 `[N, H, W, K]` to `logits` float32 `[N, C]`.
 
     Args:
-        network: from normalised images float32 `[N, 3, H, W]` to logits; it is copied, not changed.
-        mean: per channel, of inputs in [0, 1].
+        network: from normalised images float32 `[N, K, H, W]` to logits; it is copied, not changed.
+        mean: per channel, of inputs in [0, 1]; K of them.
         std: per channel.
     """
     import torch
@@ -46,8 +46,8 @@ def deployable(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ..
             super().__init__()
             self.network = inner
             deviation = torch.tensor(std, dtype=torch.float64)
-            self.scale = nn.Buffer((1.0 / (255.0 * deviation)).float().view(1, 3, 1, 1))
-            self.shift = nn.Buffer((torch.tensor(mean, dtype=torch.float64) / deviation).float().view(1, 3, 1, 1))
+            self.scale = nn.Buffer((1.0 / (255.0 * deviation)).float().view(1, -1, 1, 1))
+            self.shift = nn.Buffer((torch.tensor(mean, dtype=torch.float64) / deviation).float().view(1, -1, 1, 1))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             x: torch.Tensor = self.network(image.permute(0, 3, 1, 2).float() * self.scale - self.shift)
@@ -64,15 +64,17 @@ def deployable(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ..
     return Deployable(inner).eval()
 
 
-def trace(module: nn.Module, height: int, width: int) -> onnx.ModelProto:
-    """Return the graph of a deployable module, batch norms folded, weights inside, batch dynamic.
+def trace(module: nn.Module, height: int, width: int, channels: int = 3) -> onnx.ModelProto:
+    """Return the graph of a deployable module for images `[N, height, width, channels]`.
+
+    Batch norms are folded, weights inside, and the batch is dynamic.
 
     Raises:
         GraphError: an operator of the network has no ONNX counterpart, or the network does not take a batch of any size.
     """
     import torch
 
-    sample = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    sample = torch.zeros((2, height, width, channels), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

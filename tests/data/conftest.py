@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from edgetune.artefacts import Dataset
 from edgetune.data import fingerprint, prepare
 from edgetune.progress import Silent
-from edgetune.recipe import DataRecipe
+from edgetune.recipe import DataRecipe, TaskRecipe
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def prepared(tmp_path: Path) -> Callable[..., Dataset]:
     """Return a caller of `prepare` as the pipeline calls it."""
     counter = iter(range(1000))
 
-    def call(source: Path | str, *, seed: int = 0, **keys: object) -> Dataset:
+    def call(source: Path | str, *, seed: int = 0, tasks: Mapping[str, TaskRecipe] | None = None, **keys: object) -> Dataset:
         recipe = DataRecipe(**{"source": str(source), "image_size": 32, **keys})
         folder = tmp_path / f"prepared-{next(counter)}"
         folder.mkdir()
-        expected = fingerprint(recipe, None)
-        return prepare(recipe, seed=seed, folder=folder, expected_fingerprint=expected, progress=Silent())
+        expected = fingerprint(recipe, None, tasks or {})
+        return prepare(recipe, seed=seed, folder=folder, expected_fingerprint=expected, progress=Silent(), tasks=tasks or {})
 
     return call

@@ -134,7 +134,7 @@ def test_a_model_that_does_not_fit_its_manifest_is_refused(
         predict(bundle, [bundle / "golden/00.png"])
     onnx.save(classifier(side=9), bundle / "model.onnx")
     seal(bundle, manifest_of(bundle))
-    with pytest.raises(RunnerError, match=r"got images of \(9, 9\) pixels, expected \(8, 8\)"):
+    with pytest.raises(RunnerError, match=r"got images .* of \[9, 9, 3\], expected \[8, 8, 3\]"):
         predict(bundle, [bundle / "golden/00.png"])
 
 
@@ -164,9 +164,16 @@ def test_without_pillow_decoding_is_skipped_with_a_reason(bundle: Path, monkeypa
 
 
 def test_preprocessing_travels_as_json_and_refuses_nonsense() -> None:
-    spec = Preprocessing(3, 4, "pad", "bilinear", 0.5)
+    spec = Preprocessing(3, 4, "pad", "bilinear", 0.5, channels=5)
     assert Preprocessing.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    with pytest.raises(ValueError, match=r"height: .*; width: .*; resize: .*; interpolation: .*; crop_fraction: "):
-        Preprocessing(0, True, "stretch", "nearest", float("nan"))
+    every = r"height: .*; width: .*; resize: .*; interpolation: .*; crop_fraction: .*; channels: "
+    with pytest.raises(ValueError, match=every):
+        Preprocessing(0, True, "stretch", "nearest", float("nan"), channels=65)
     with pytest.raises(ValueError, match=r"crop_fraction: is missing; colour: is not known"):
         Preprocessing.from_dict({**{k: v for k, v in spec.to_dict().items() if k != "crop_fraction"}, "colour": 1})
+
+
+def test_a_manifest_of_before_there_was_a_choice_of_channels_means_rgb() -> None:
+    old = {"height": 8, "width": 8, "resize": "crop", "interpolation": "bicubic", "crop_fraction": 1.0}
+    assert Preprocessing.from_dict(old) == Preprocessing(8, 8, channels=3)
+    assert Preprocessing(8, 8).to_dict() == {**old, "channels": 3}

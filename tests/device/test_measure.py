@@ -91,7 +91,13 @@ def test_another_digest_is_refused_before_the_model_is_opened(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    "images", [np.zeros((2, 9, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.float32), np.zeros((0, 8, 8, 3), np.uint8)]
+    "images",
+    [
+        np.zeros((2, 9, 8, 3), np.uint8),
+        np.zeros((2, 8, 8, 1), np.uint8),
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
 )
 def test_images_that_do_not_fit_are_refused(tmp_path: Path, model: Path, images: np.ndarray) -> None:
     with pytest.raises(RunnerError, match="expected uint8") as caught:

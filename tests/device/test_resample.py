@@ -17,9 +17,9 @@ sides = st.integers(1, 40)
 methods = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:
     # Black and white beside noise: overshoot at hard edges is where rounding and clipping show.
-    values = np.random.default_rng(seed).integers(-128, 384, (height, width, 3))
+    values = np.random.default_rng(seed).integers(-128, 384, (height, width, channels))
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
@@ -47,7 +47,7 @@ def without_pillow(
 def test_the_bytes_are_the_same_without_pillow(
     data: st.DataObject, height: int, width: int, out_h: int, out_w: int, method: str
 ) -> None:
-    image = noise(height, width, data.draw(st.integers(0, 9)))
+    image = noise(height, width, data.draw(st.integers(0, 9)), data.draw(st.integers(1, 5)))
     box = data.draw(boxes(height, width))
     expected = resample(image, out_h, out_w, box, method)
     np.testing.assert_array_equal(without_pillow(image, out_h, out_w, box, method), expected)
@@ -84,6 +84,16 @@ def test_the_bytes_are_the_same_without_pillow_on_photographs(size: tuple[int, i
     np.testing.assert_array_equal(without_pillow(image, 112, 96, box, method), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_each_channel_is_resampled_by_itself(channels: int) -> None:
+    # Pillow would take the last of two or four for an alpha, and weigh the others by it.
+    image = noise(40, 30, channels=channels)
+    image[:20, :, -1] = 0
+    box = (0.3, 0.0, 30.0, 40.0)
+    as_rgb = [resample(np.repeat(image[..., [k]], 3, axis=2), 13, 9, box, "bicubic")[..., 0] for k in range(channels)]
+    np.testing.assert_array_equal(resample(image, 13, 9, box, "bicubic"), np.stack(as_rgb, axis=2))
+
+
 def test_the_order_of_the_passes_is_fixed() -> None:
     # Pillow 13 gives 97 and 62 where Pillow 10 gives 107 and 73.
     image = np.array([[[255, 198, 133], [10, 29, 0]], [[0, 0, 0], [255, 204, 255]]], dtype=np.uint8)
@@ -98,12 +108,13 @@ def test_the_order_of_the_passes_is_fixed() -> None:
     resize=st.sampled_from(["crop", "pad", "squash"]),
     interpolation=st.sampled_from(sorted(methods)),
     crop_fraction=st.floats(0.2, 1.0),
+    channels=st.integers(1, 5),
 ))  # fmt: skip
 def test_fit_always_gives_a_new_writable_image_of_the_size(height: int, width: int, spec: Preprocessing) -> None:
-    image = noise(height, width)
+    image = noise(height, width, channels=spec.channels)
     image.setflags(write=False)
     fitted = fit(image, spec)
-    assert fitted.shape == (spec.height, spec.width, 3)
+    assert fitted.shape == spec.shape
     assert fitted.dtype == np.uint8
     assert fitted.flags.writeable
     assert fitted.flags.c_contiguous
@@ -144,6 +155,11 @@ def test_pad_keeps_all_of_the_image_centred_on_white(
 def test_fit_refuses_what_is_no_image(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         fit(bad, Preprocessing(4, 4))
+
+
+def test_fit_refuses_an_image_of_other_channels() -> None:
+    with pytest.raises(ValueError, match=r"got uint8 \[4, 4, 3\], expected uint8 \[h, w, 1\]"):
+        fit(noise(4, 4), Preprocessing(4, 4, channels=1))
 
 
 def test_a_box_outside_the_image_is_refused() -> None:

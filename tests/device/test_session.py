@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from edgetune.device.exitcodes import ExitCode, RunnerError
-from edgetune.device.session import image_size, open_session
+from edgetune.device.session import image_shape, open_session
 
 Build = Callable[..., onnx.ModelProto]
 
@@ -40,7 +40,7 @@ def test_every_option_is_honoured(model: Path, capfd: pytest.CaptureFixture[str]
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
     assert options.execution_mode.name == "ORT_PARALLEL"
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-    assert image_size(session) == (8, 8)
+    assert image_shape(session) == (8, 8, 3)
     assert session.run(["logits"], {"image": np.zeros((3, 8, 8, 3), np.uint8)})[0].shape == (3, 3)
     assert capfd.readouterr() == ("", "")
 
