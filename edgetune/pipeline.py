@@ -13,11 +13,11 @@ from pathlib import Path
 
 import edgetune
 from edgetune import data
-from edgetune.artefacts import Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report
+from edgetune.artefacts import Ablation, Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report
 from edgetune.device.environment import processor_facts
-from edgetune.errors import Interrupted
 from edgetune.files import digest_of, write_atomic
-from edgetune.keys import NAMES, NOT_THE_IMAGES, REVISIONS, versions, weights_identity
+from edgetune.keys import NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions
+from edgetune.learning import ablation_of, checkpoint_of
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
 from edgetune.recipe import Recipe
@@ -25,6 +25,9 @@ from edgetune.stagecache import StageCache, identity
 from edgetune.stopping import Stop
 
 __all__ = ["Run", "default_output"]
+
+PLACES = {"data": ("source", "root", "unlabelled", "download"), "distill": ("teacher", "ablate", "cache")}
+"""Keys of a recipe that say where something lies on this machine, or what is done beside; not what a model is made of."""
 
 
 def default_output(recipe: Recipe, recipe_path: Path | None) -> Path:
@@ -82,11 +85,12 @@ class Run:
         """The decoded and split images."""
         recipe = self.recipe.data
         index = self.folder / "index.json"
-        found = data.fingerprint(recipe, index)
+        found = data.fingerprint(recipe, index, self.recipe.tasks)
         depends = {
             "revision": REVISIONS["data"],
             "images": found,
-            "recipe": recipe.model_dump(mode="json", exclude={"source"}),
+            "recipe": recipe.model_dump(mode="json", exclude={"source", "root", "unlabelled", "download"}),
+            "tasks": {name: task.model_dump(mode="json") for name, task in self.recipe.tasks.items()},
             "seed": self.recipe.seed,
             "versions": versions("pillow", "numpy"),
         }
@@ -94,6 +98,7 @@ class Run:
         def compute(folder: Path, _key: str) -> Dataset:
             return data.prepare(
                 recipe,
+                tasks=self.recipe.tasks,
                 seed=self.recipe.seed,
                 folder=folder,
                 expected_fingerprint=found,
@@ -106,56 +111,20 @@ class Run:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The fine-tuned network."""
-        model, recipe = self.recipe.model, self.recipe.train
-        if not (self.folder / "stages" / "train").exists():
-            # In a new run folder a mistyped name must not cost the decoding of all images.
-            from edgetune.train.network import require_known
-            from edgetune.train.weights import resolve
+        return checkpoint_of(self)
 
-            require_known(model.backbone)
-            resolve(model)
-        from edgetune.train.stage import resolved_threads
-
-        depends = {
-            "revision": REVISIONS["train"],
-            "images": identity(self.dataset, ignore=(*NOT_THE_IMAGES, *NAMES)),
-            # The only thing about the source that training depends on: whether a mirrored image means the same.
-            "digits": self.dataset.source == "digits",
-            "model": model.model_dump(mode="json", exclude={"weights"}),
-            "weights": weights_identity(model.weights, model.backbone),
-            "recipe": recipe.model_dump(mode="json"),
-            "threads": resolved_threads(recipe),
-            "seed": self.recipe.seed,
-            "versions": versions("torch", "timm", "numpy"),
-        }
-
-        def compute(folder: Path, key: str) -> Checkpoint:
-            from edgetune.train.stage import train
-
-            with self.stop.polled():
-                return train(
-                    self.dataset,
-                    model,
-                    recipe,
-                    seed=self.recipe.seed,
-                    key=key,
-                    folder=folder,
-                    progress=self.progress,
-                    stop=self.stop,
-                )
-
-        checkpoint = self.cache.value(Checkpoint, "train", depends, compute, resumes=True)
-        if self.stop():
-            # The signal came after the last step that asked.
-            raise Interrupted("interrupted after training", remedy="run the same command again to go on")
-        return checkpoint
+    @cached_property
+    def ablation(self) -> Ablation | None:
+        """What the teacher gave; None where that is not asked."""
+        wanted = self.recipe.distill.teacher and self.recipe.distill.ablate
+        return ablation_of(self) if wanted else None
 
     @cached_property
     def fp32(self) -> OnnxModel:
         """The exported network."""
         depends = {
             "revision": REVISIONS["export"],
-            "checkpoint": identity(self.checkpoint, ignore=("history.jsonl", "warnings")),
+            "checkpoint": identity(self.checkpoint, ignore=NOT_THE_WEIGHTS),
             "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
             "recipe": self.recipe.export.model_dump(mode="json"),
             "caps": self.profile.model.model_dump(mode="json"),
@@ -164,7 +133,7 @@ class Run:
 
         def compute(folder: Path, _key: str) -> OnnxModel:
             from edgetune.export.stage import export
-            from edgetune.train.stage import load_network
+            from edgetune.train.start import load_network
 
             return export(
                 self.checkpoint,
@@ -257,6 +226,7 @@ class Run:
             "models": {name: identity(model) for name, model in self.models.items()},
             "dataset": identity(self.dataset),
             "checkpoint": identity(self.checkpoint),
+            "ablation": identity(self.ablation) if self.ablation else None,
             "recipe": self.recipe.model_dump(mode="json"),
             "profile": self.profile.model_dump(mode="json"),
             "versions": versions("scikit-learn", "scipy"),
@@ -276,8 +246,10 @@ class Run:
     def provenance(self) -> dict[str, str]:
         """What the model was built from: versions and digests, nothing that names a time, a place or a person."""
         # Not the tables of later stages: a change there must not make the fp32 file another one.
-        recipe = self.recipe.model_dump(mode="json", include={"data", "model", "train", "export", "seed"})
-        recipe["data"].pop("source")
+        recipe = self.recipe.model_dump(mode="json", include={"data", "tasks", "model", "train", "distill", "export", "seed"})
+        for table, names in PLACES.items():
+            for name in names:
+                recipe[table].pop(name)
         return {
             "edgetune": edgetune.__version__,
             "recipe_sha256": digest_of(recipe),

@@ -28,7 +28,7 @@ from edgetune.errors import Busy, UsageError
 from edgetune.files import changed_files, digest_of, file_table, write_json
 from edgetune.progress import Progress
 
-__all__ = ["StageCache", "locked"]
+__all__ = ["StageCache", "identity", "locked"]
 
 STAGE_FILE = "stage.json"
 SCHEMA = 1

@@ -69,7 +69,7 @@ def export_network(data: Path, folder: Path) -> None:
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         weights={},
-        val_top1_percent=0.0,
+        val_metrics={},
         best_epoch=0,
         epochs=0,
     )

@@ -20,12 +20,12 @@ def measure(backbone: str, size: int, batch: int, keep: bool) -> float:
 
     from edgetune.device.environment import processor_facts
     from edgetune.train.memory import keep_freed_memory
-    from edgetune.train.network import create_network
+    from edgetune.train.network import NetworkSpec, create_network
 
     if keep:
         keep_freed_memory()
     torch.set_num_threads(int(processor_facts()["cores"]))
-    network = create_network(backbone, 10, {}).train()
+    network = create_network(NetworkSpec(backbone=backbone), 10).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     images = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch) % 10

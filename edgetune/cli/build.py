@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ def command(
     settings: tuple[str, ...],
     strict: bool,
     as_json: bool,
-    **options: str | None,
+    **options: Any,
 ) -> int:
     """Build a verified bundle from a recipe: all stages in a line.
 

@@ -10,7 +10,9 @@ import click
 
 @click.command("check")
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--data", "source", metavar="DIR", help="Labelled images (or digits) to measure the accuracy on.")
+@click.option(
+    "--data", "source", metavar="DIR", help="Labelled images to measure the accuracy on: a folder, a manifest, or digits."
+)
 @click.option("--quick", is_flag=True, help="Few queries: a look, not a measurement.")
 @click.option("--strict", is_flag=True, help="Exit with 11 where a verdict is INCONCLUSIVE.")
 @click.option("--json", "as_json", is_flag=True, help="Print verdicts and measurement as JSON.")

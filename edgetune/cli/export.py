@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +12,7 @@ from edgetune.cli.options import opened_run, recipe_options
 
 @click.command("export")
 @recipe_options
-def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: str | None) -> None:
+def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Turn a checkpoint into ONNX, preprocessing included.
 
     RECIPE is usually the run folder that `edgetune train` wrote.

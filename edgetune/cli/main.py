@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backbones": ("edgetune.cli.backbones:command", "List networks, and where their pretrained weights come from."),
     "data": ("edgetune.cli.data:command", "Check a folder of images and decode it once."),
     "train": ("edgetune.cli.train:command", "Fine-tune a backbone on the decoded images."),
+    "lr-find": ("edgetune.cli.lr_find:command", "Try ever larger learning rates and suggest one."),
     "export": ("edgetune.cli.export:command", "Turn a checkpoint into ONNX, preprocessing included."),
     "quantize": ("edgetune.cli.quantize:command", "Turn an fp32 ONNX classifier into int8 as the target wants it."),
     "check": ("edgetune.cli.check:command", "Verify a bundle's digests, then measure and judge it again."),

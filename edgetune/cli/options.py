@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,31 +19,64 @@ __all__ = ["opened_run", "recipe_options"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # An option of the command line → the recipe's key that it sets.
-KEYS = {"source": "data.source", "target": "target", "backbone": "model.backbone", "weights": "model.weights"}
+KEYS = {
+    "source": "data.source",
+    "target": "target",
+    "backbone": "model.backbone",
+    "weights": "model.weights",
+    "teacher": "distill.teacher",
+    "ablate": "distill.ablate",
+    "time_budget": "train.time_budget_s",
+}
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time span such as 90s, 10m or 1.5h, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        text = str(value).strip()
+        try:
+            number = float(text[:-1]) if text[-1:] in SECONDS else float("nan")
+        except ValueError:
+            number = float("nan")
+        if not 0 < number < float("inf"):
+            self.fail(f"got {text!r}, expected a time span such as 90s, 10m or 1.5h", param, ctx)
+        return number * SECONDS[text[-1]]
 
 
 def recipe_options(function: Function) -> Function:
-    """Add RECIPE, --data, --target, --backbone, --weights, --output and --set to a command."""
+    """Add RECIPE, --data, --target, --backbone, --weights, --teacher, --output, --set and their kin to a command."""
     decorators = [
         click.argument("recipe", required=False, type=click.Path(exists=True, path_type=Path)),
-        click.option("--data", "source", metavar="DIR", help="A folder of images, one folder per class; or digits."),
+        click.option(
+            "--data", "source", metavar="DIR", help="A folder of images, one folder per class; a .csv or .parquet; or digits."
+        ),
         click.option("--target", metavar="NAME", help="A board (see `edgetune profiles`) or a profile file."),
         click.option("--backbone", metavar="NAME", help="Any classifier of timm (see `edgetune backbones`)."),
         click.option("--weights", metavar="auto|none|FILE", help="Where pretrained weights come from."),
+        click.option(
+            "--teacher", metavar="NAME|DIR|FILE", help="Learn from a larger network: a backbone, a run folder, an .onnx."
+        ),
+        click.option("--ablate", is_flag=True, default=None, help="Train without the teacher, too, and report what it gave."),
+        click.option("--time-budget", type=Duration(), metavar="TIME", help="Cut training down to this time, as 10m."),
         click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="The run folder."),
         click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe; repeatable."),
     ]
     return functools.reduce(lambda wrapped, decorate: decorate(wrapped), reversed(decorators), function)
 
 
-def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: dict[str, str | None]) -> Recipe:
+def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a file, or of a run folder, with the command line's options and settings."""
     from edgetune.errors import UsageError
-    from edgetune.recipe import BUILT_IN_SOURCES, Recipe
+    from edgetune.recipe import BUILT_IN_SOURCES, NAMED_SOURCES, Recipe
 
     overrides = {KEYS[name]: value for name, value in options.items() if value is not None}
     source = overrides.get("data.source")
-    if source is not None and source not in BUILT_IN_SOURCES:
+    if source is not None and source not in BUILT_IN_SOURCES and not source.startswith(NAMED_SOURCES):
         overrides["data.source"] = str(Path(source).expanduser().absolute())
     path = recipe
     if recipe is not None and recipe.is_dir():
@@ -57,22 +90,31 @@ def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: dict[st
 
 @contextmanager
 def opened_run(
-    recipe: Path | None, output: Path | None, settings: tuple[str, ...], options: dict[str, str | None]
+    recipe: Path | None, output: Path | None, settings: tuple[str, ...], options: Mapping[str, Any]
 ) -> Iterator[Run]:
     """Open the run that the command line describes, alone in its folder, ending well on a signal.
 
-    A run folder as RECIPE replays, or goes on with, that run.
+    A run folder as RECIPE replays, or goes on with, that run. Under torchrun only the first process gets that far; the others
+    train with it and end.
     """
     from edgetune.cli.console import progress
     from edgetune.pipeline import Run, default_output
     from edgetune.profile import load_profile
     from edgetune.stagecache import locked
     from edgetune.stopping import Stop
+    from edgetune.train.distributed import dismissing, joined
 
     resolved = read_recipe(recipe, settings, options)
     if output is None:
         output = recipe if recipe is not None and recipe.is_dir() else default_output(resolved, recipe)
     load_profile(resolved.target)  # a mistyped target must not leave a run folder behind
     stop = Stop()
-    with stop.on_signals(), locked(output), progress() as talk:
-        yield Run.open(resolved, output, talk, stop)
+    with stop.on_signals(), joined(resolved.train.device) as here:
+        if here.rank:
+            from edgetune.train.stage import work
+
+            with stop.polled():
+                work(stop)
+            raise click.exceptions.Exit(0)
+        with dismissing(), locked(output), progress() as talk:
+            yield Run.open(resolved, output, talk, stop)

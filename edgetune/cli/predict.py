@@ -19,7 +19,7 @@ def command(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> 
     BUNDLE is a bundle, or a run folder that holds one. Its digests are verified first; decoding, resizing and inference are the
     runner's own.
     """
-    from edgetune.device.predict import predict
+    from edgetune.device.predict import in_words, predict
     from edgetune.release.load import locate_bundle
 
     rows = predict(locate_bundle(bundle), images, top)
@@ -27,5 +27,4 @@ def command(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> 
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for row in rows:
-        likely = ", ".join(f"{item['label']} {100 * item['probability']:.1f} %" for item in row["top"])
-        click.echo(f"{row['image']}: {likely}")
+        click.echo(in_words(row))

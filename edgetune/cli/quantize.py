@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ from edgetune.cli.options import opened_run, recipe_options
 
 @click.command("quantize")
 @recipe_options
-def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: str | None) -> None:
+def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Turn an fp32 ONNX classifier into int8 as the target wants it.
 
     RECIPE is usually the run folder that `edgetune export` wrote. It may also be an fp32 .onnx file that edgetune exported;
@@ -30,7 +31,7 @@ def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...],
     _show(model)
 
 
-def _quantize_file(path: Path, output: Path | None, settings: tuple[str, ...], options: dict[str, str | None]) -> OnnxModel:
+def _quantize_file(path: Path, output: Path | None, settings: tuple[str, ...], options: dict[str, Any]) -> OnnxModel:
     from edgetune.errors import UsageError
     from edgetune.outside import quantize_file
 

@@ -28,10 +28,15 @@ def commented_recipe(recipe: Recipe, title: str = "") -> str:
 
 def _table(table: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
     inner: list[tuple[str, BaseModel]] = []
+    tables: list[tuple[str, str, dict[str, BaseModel]]] = []
     for name, field in type(table).model_fields.items():
         key, value = field.alias or name, getattr(table, name)
         if isinstance(value, BaseModel):
             inner.append((key, value))
+            continue
+        if isinstance(value, dict):
+            # Tables have to stand after all values.
+            tables.append((key, field.description or "", value))
             continue
         yield from _comment(field.description or "")
         yield f"# {key} = (not given)" if value is None else to_toml({key: value}).rstrip("\n")
@@ -41,6 +46,13 @@ def _table(table: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
         yield from _comment((type(value).__doc__ or "").partition("\n")[0])
         yield f"[{'.'.join((*path, key))}]"
         yield from _table(value, (*path, key))
+    for key, description, values in tables:
+        yield ""
+        yield ""
+        yield from _comment(description)
+        for name, value in values.items():
+            yield f"[{'.'.join((*path, key, name))}]"
+            yield from _table(value, (*path, key, name))
 
 
 def _comment(text: str) -> Iterator[str]:

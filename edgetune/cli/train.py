@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +12,7 @@ from edgetune.cli.options import opened_run, recipe_options
 
 @click.command("train")
 @recipe_options
-def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: str | None) -> None:
+def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Fine-tune a backbone on the decoded images.
 
     The same run folder then serves `edgetune export`, `quantize` and `build`, which go on from the checkpoint.
@@ -19,7 +20,9 @@ def command(recipe: Path | None, output: Path | None, settings: tuple[str, ...],
     with opened_run(recipe, output, settings, options) as run:
         checkpoint = run.checkpoint
     kept = f"mean of {checkpoint.averaged_epochs} epochs" if checkpoint.averaged_epochs else f"epoch {checkpoint.best_epoch}"
-    click.echo(f"{checkpoint.backbone}: validation top-1 {checkpoint.val_top1_percent:.2f} % ({kept})")
+    from edgetune.report.words import metrics
+
+    click.echo(f"{checkpoint.backbone}: validation {metrics(checkpoint.val_metrics)} ({kept})")
     for warning in checkpoint.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"checkpoint {checkpoint.weights_path}")

