@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgetune.artefacts import NumericParity
+from edgetune.device.decisions import changed, is_classifier
+from edgetune.device.heads import REGRESSION, Head, columns_of, default_heads
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["PLAIN_SESSION", "compare_logits", "spread_rows"]
+__all__ = ["PLAIN_SESSION", "compare_logits", "head_nmse", "on_one_scale", "spread_rows"]
 
 # Stands for what has no finite value: JSON has no infinity.
 FARTHEST = 1e300
@@ -21,16 +23,21 @@ PLAIN_SESSION = {"providers": ["CPUExecutionProvider"], "graph_optimization": "a
 
 
 def compare_logits(
-    reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32], names: Sequence[str]
+    reference: npt.NDArray[np.float32],
+    candidate: npt.NDArray[np.float32],
+    names: Sequence[str],
+    heads: Sequence[Head] = (),
 ) -> NumericParity:
     """Return the distance of two tables of logits.
 
-    NMSE = sum (candidate - reference)^2 / sum reference^2, over all images and classes.
+    NMSE = sum (candidate - reference)^2 / sum reference^2, over all images and classes. For other tasks than a single label,
+    the columns are brought to one scale first, see `on_one_scale`, and of several heads the largest NMSE counts.
 
     Args:
         reference: float32 `[N, C]`.
         candidate: float32 `[N, C]`.
         names: of the images, for the worst one.
+        heads: what the columns mean; the classes of a classifier unless it is said.
 
     Raises:
         ValueError: the shapes differ, or there is nothing to compare.
@@ -39,20 +46,64 @@ def compare_logits(
 
     if reference.shape != candidate.shape or not len(reference):
         raise ValueError(f"logits of shapes {reference.shape} and {candidate.shape} cannot be compared")
-    difference = np.abs(candidate.astype(np.float64) - reference.astype(np.float64))
+    heads = heads or default_heads([str(column) for column in range(reference.shape[1])])
+    scale = np.ones(reference.shape[1]) if is_classifier(heads) else on_one_scale(reference, heads)[1]
+    difference = np.abs(candidate.astype(np.float64) - reference.astype(np.float64)) / scale
     # NaN must win: a comparison with it is the worst there is.
     worst = int(np.argmax(np.where(np.isfinite(difference), difference, np.inf).max(axis=1)))
-    energy = float(np.square(reference.astype(np.float64)).sum())
-    error = float(np.square(difference).sum())
     finite = bool(np.isfinite(difference).all())
     return NumericParity(
         images=len(reference),
         max_abs=float(difference.max()) if finite else FARTHEST,
-        # Beside logits that are all zero, any error is as large as errors get.
-        nmse=min(error / energy if energy else FARTHEST * (error > 0), FARTHEST) if finite else FARTHEST,
-        top1_agreement_percent=100.0 * float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
+        nmse=max(head_nmse(reference, candidate, heads).values()) if finite else FARTHEST,
+        top1_agreement_percent=100.0 * float((~changed(reference, candidate, heads)).mean()),
         worst=names[worst],
     )
+
+
+def on_one_scale(
+    reference: npt.NDArray[np.float32], heads: Sequence[Head]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the centre and the scale of each column of logits: float64 `[C]` each; (logits - centre) / scale has no unit.
+
+    Heads of classes or labels are divided by their largest logit, a regression is standardised: its values may have any unit
+    and lie far from zero, and must neither drown the other heads' logits nor be drowned by them.
+
+    Args:
+        reference: float32 `[N, C]`; images without finite logits are left out.
+        heads: what the columns mean.
+    """
+    import numpy as np
+
+    usable = reference[np.isfinite(reference).all(axis=1)].astype(np.float64)
+    centre, scale = np.zeros(reference.shape[1]), np.ones(reference.shape[1])
+    for head, columns in zip(heads, columns_of(heads), strict=True):
+        part = usable[:, columns]
+        if head.kind == REGRESSION and len(part):
+            centre[columns], scale[columns] = part.mean(axis=0), part.std(axis=0)
+        elif len(part):
+            scale[columns] = np.abs(part).max()
+    # What never varies has no scale of its own.
+    scale[scale == 0] = 1.0
+    return centre, scale
+
+
+def head_nmse(
+    reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32], heads: Sequence[Head]
+) -> dict[str, float]:
+    """Return, per head's name, the squared difference over the squared reference, of finite logits `[N, C]` on one scale."""
+    import numpy as np
+
+    centre, scale = on_one_scale(reference, heads)
+    wanted = (reference.astype(np.float64) - centre) / scale
+    errors = (candidate.astype(np.float64) - reference.astype(np.float64)) / scale
+    result = {}
+    for head, columns in zip(heads, columns_of(heads), strict=True):
+        energy = float(np.square(wanted[:, columns]).sum())
+        error = float(np.square(errors[:, columns]).sum())
+        # Beside logits that are all zero, any error is as large as errors get.
+        result[head.name] = min(error / energy if energy else FARTHEST * (error > 0), FARTHEST)
+    return result
 
 
 def spread_rows(count: int, wanted: int) -> list[int]:

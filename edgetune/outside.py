@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Dataset, Measurement, OnnxModel, Preprocessing, VerdictRow
+from edgetune.artefacts import Dataset, Head, Measurement, OnnxModel, Preprocessing, VerdictRow
+from edgetune.device.bundle import heads_of
+from edgetune.device.decisions import is_classifier
+from edgetune.device.heads import REGRESSION, column_names
 from edgetune.errors import DataError, Fault, GraphError
 from edgetune.files import sha256_file
 from edgetune.pipeline import Run
 from edgetune.progress import Progress
-from edgetune.recipe import DataRecipe
+from edgetune.recipe import DataRecipe, TaskRecipe
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +31,8 @@ def quantize_file(run: Run, path: Path) -> OnnxModel:
     """Quantize an fp32 ONNX file that edgetune exported, for a run's target, calibrated with a run's images.
 
     Args:
-        run: its data table says which images; their size is taken from the model.
+        run: its data table says which images; their size is taken from the model, and what is known of them from its tasks,
+            or from the model's own if it has none.
         path: the file.
 
     Raises:
@@ -36,20 +40,15 @@ def quantize_file(run: Run, path: Path) -> OnnxModel:
         DataError: the images' classes are not the model's.
     """
     source = _read_model(path)
-    recipe = _recipe_for(source.preprocessing, run.recipe.data)
+    data = _recipe_for(source.preprocessing, run.recipe.data)
     adapted = Run(
-        recipe=run.recipe.model_copy(update={"data": recipe}),
+        recipe=run.recipe.model_copy(update={"data": data, "tasks": run.recipe.tasks or _tasks_of(source.heads)}),
         profile=run.profile,
         folder=run.folder,
         progress=run.progress,
         stop=run.stop,
     )
-    dataset = adapted.dataset
-    if dataset.classes != source.classes:
-        raise DataError(
-            f"the images' classes are not the model's: got {_named(dataset.classes)}, expected {_named(source.classes)}",
-            remedy="give the images that the model was trained on",
-        )
+    _require_same_heads(adapted.dataset, source.heads, "model")
     return adapted.quantized(source)
 
 
@@ -64,9 +63,10 @@ def _read_model(path: Path) -> OnnxModel:
     except (DecodeError, OSError) as fault:
         raise GraphError(f"{path} is not an ONNX file: {fault}") from fault
     try:
-        classes, preprocessing, _ = read_metadata(model)
+        said = read_metadata(model)
     except (ValueError, TypeError) as fault:
         raise GraphError(f"{path.name} has metadata of edgetune that cannot be read: {fault}", remedy=EXPORTED) from fault
+    preprocessing, classes = said.preprocessing, said.classes
     if preprocessing is None or not classes:
         raise GraphError(f"{path.name} does not say its labels and preprocessing in its metadata", remedy=EXPORTED)
     faults = _contract_faults(model, preprocessing, len(classes))
@@ -81,6 +81,7 @@ def _read_model(path: Path) -> OnnxModel:
         opset=next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0),
         ir_version=model.ir_version,
         classes=classes,
+        heads=said.heads,
         preprocessing=preprocessing,
     ).at(path.parent)
 
@@ -93,7 +94,7 @@ def _contract_faults(model: onnx.ModelProto, size: Preprocessing, classes: int) 
     faults = [
         Fault(where=kind, problem="is another one", got=", ".join(map(_tensor, got)) or "none", expected=expected)
         for kind, got, expected in (
-            ("input", graph.input, f"image: UINT8 [N, {size.height}, {size.width}, 3]"),
+            ("input", graph.input, f"image: UINT8 [N, {size.height}, {size.width}, {size.channels}]"),
             ("output", graph.output, f"logits: FLOAT [N, {classes}]"),
         )
         if [_tensor(value) for value in got] != [expected]
@@ -120,6 +121,53 @@ def _named(classes: Sequence[str]) -> str:
     return ", ".join(classes[:SHOWN]) + more
 
 
+def _require_same_heads(dataset: Dataset, heads: Sequence[Head], owner: str) -> None:
+    """Refuse images of other classes, labels or values than a model was trained on.
+
+    Raises:
+        DataError: they are others, or in another order.
+    """
+    wanted = column_names(heads)
+    if dataset.classes != wanted:
+        # Names that only one of them has tell more than the first ones of many.
+        got = [name for name in dataset.classes if name not in wanted] or dataset.classes
+        missing = [name for name in wanted if name not in dataset.classes] or wanted
+        raise DataError(
+            f"the images' classes are not the {owner}'s: got {_named(got)}, expected {_named(missing)}",
+            remedy="give images of the classes that the model was trained on",
+        )
+    got, expected = ([f"{head.name} ({head.kind})" for head in some] for some in (dataset.heads, heads))
+    # The only head of a classifier may have any name: a folder of classes has none for it.
+    if got != expected and not (dataset.is_classifier and is_classifier(heads)):
+        raise DataError(
+            f"the images' tasks are not the {owner}'s: got {', '.join(got)}, expected {', '.join(expected)}",
+            remedy="name the tasks in the recipe as the model's",
+        )
+
+
+def _tasks_of(heads: Sequence[Head]) -> dict[str, TaskRecipe]:
+    """Return the tasks that heads come from, as far as they tell: values stand in columns of their own, else it is the task's.
+
+    None for a classifier: a folder or a manifest with one class per image needs no word on it.
+    """
+    if is_classifier(heads):
+        return {}
+    return {
+        head.name: TaskRecipe.model_validate({"kind": head.kind, "columns": head.columns if head.kind == REGRESSION else ()})
+        for head in heads
+    }
+
+
+def _promised_tasks(manifest: Mapping[str, Any]) -> dict[str, TaskRecipe]:
+    """Return the tasks that a bundle was built for, with the columns where a manifest of images says what is right."""
+    heads = heads_of(manifest)
+    if "tasks" not in manifest:
+        return _tasks_of(heads)
+    # In the order of the heads: that of a JSON file's keys says nothing.
+    found = {head.name: manifest["tasks"][head.name] for head in heads}
+    return {name: TaskRecipe.model_validate({**task, "columns": tuple(task["columns"])}) for name, task in found.items()}
+
+
 def _recipe_for(preprocessing: Preprocessing, recipe: DataRecipe) -> DataRecipe:
     """Return the data table that prepares images as a model expects them."""
     if preprocessing.height != preprocessing.width:
@@ -131,6 +179,7 @@ def _recipe_for(preprocessing: Preprocessing, recipe: DataRecipe) -> DataRecipe:
         "resize": preprocessing.resize,
         "interpolation": preprocessing.interpolation,
         "crop_fraction": preprocessing.crop_fraction,
+        "channels": preprocessing.channels,
     }
     return recipe.model_copy(update=wanted)
 
@@ -142,7 +191,7 @@ def check_bundle(
 
     Args:
         bundle: the bundle's folder.
-        source: a folder of labelled images to claim the accuracy on; None leaves that out.
+        source: labelled images to claim the accuracy on, a folder of classes or a manifest; None leaves that out.
         quick: few queries.
         progress: told what goes on.
 
@@ -161,7 +210,7 @@ def check_bundle(
         folder = Path(scratch) / "measurement"
         folder.mkdir()
         measurement = measure_again(bundle, manifest, dataset, quick=quick, folder=folder, progress=progress)
-        return measurement, judge_again(measurement, manifest, dataset)
+        return measurement, judge_again(measurement, manifest, heads_of(manifest), dataset)
 
 
 def _test_images(manifest: dict[str, Any], source: str, folder: Path, progress: Progress) -> Dataset:
@@ -170,11 +219,8 @@ def _test_images(manifest: dict[str, Any], source: str, folder: Path, progress: 
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
     recipe = _recipe_for(preprocessing, DataRecipe(source=source))
     folder.mkdir()
-    found = data.fingerprint(recipe, None)
-    dataset = data.prepare(recipe, seed=0, folder=folder, expected_fingerprint=found, progress=progress)
-    if list(dataset.classes) != manifest["classes"]:
-        raise DataError(
-            f"the images' classes are not the bundle's: got {_named(dataset.classes)}, expected {_named(manifest['classes'])}",
-            remedy="give images of the classes that the model was trained on",
-        )
+    tasks = _promised_tasks(manifest)
+    found = data.fingerprint(recipe, None, tasks)
+    dataset = data.prepare(recipe, seed=0, folder=folder, expected_fingerprint=found, progress=progress, tasks=tasks)
+    _require_same_heads(dataset, heads_of(manifest), "bundle")
     return dataset

@@ -240,6 +240,8 @@ class Run:
         report = self.cache.value(Report, "report", depends, compute)
         for name in ("report.json", "report.md"):
             write_atomic(self.folder / name, (report.folder / name).read_bytes())
+        for picture in report.folder.glob("*.png"):
+            write_atomic(self.folder / "pictures" / picture.name, picture.read_bytes())
         return report
 
     @cached_property
@@ -275,6 +277,7 @@ class Run:
             model=model,
             reference=self.fp32 if model is not self.fp32 else None,
             dataset=self.dataset,
+            tasks=self.recipe.tasks,
             report=self.report,
             card=model_card(self.report, model, provenance=self.provenance),
             measurement=self.measurement,

@@ -65,6 +65,9 @@ class Quantization(Strict):
     """Seven-bit weights, where 16-bit accumulation would saturate."""
     symmetric_activations: bool = False
     """Zero points of activations in the middle of the type's range."""
+    functions: Literal["any", "relu"] = "any"
+    """Activation functions that have integer kernels worth using; relu: only ReLU and its kin, so that SiLU and hard-swish are
+    better replaced before fine-tuning."""
 
 
 class ModelCaps(Strict):

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -192,11 +192,16 @@ def _is_choice(table: type[BaseModel], key: Any) -> bool:
 def _table_at(model: type[BaseModel], location: Place) -> type[BaseModel] | None:
     """Return the model of the table at `location`; None if that is not a table."""
     current: Any = model
+    named = False
     for part in location:
-        if isinstance(part, int):  # An item of an array of tables: its model was found with the array.
+        if (
+            isinstance(part, int) or named
+        ):  # An item of an array, or a table with a name of its own: its model was found before.
+            named = False
             continue
         field = next((f for name, f in current.model_fields.items() if part in (name, f.alias)), None)
         kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        named = field is not None and get_origin(field.annotation) is cast(Any, dict)
         current = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         if current is None:
             return None

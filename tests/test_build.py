@@ -90,7 +90,7 @@ def test_the_model_file_alone_says_what_it_needs(built):
     from edgetune.onnxfile import read_metadata
 
     model = onnx.load(built / "bundle" / "model.onnx")
-    classes, preprocessing, provenance = read_metadata(model)
+    classes, preprocessing, provenance, _ = read_metadata(model)
     assert classes == ("blue", "green", "red")
     assert preprocessing is not None
     assert (preprocessing.height, preprocessing.width) == (32, 32)

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING
 
 from edgetune.artefacts.base import Artefact
 from edgetune.artefacts.dataset import Dataset, Split
-from edgetune.artefacts.judgement import Bundle, Figures, Measurement, Report, VerdictName, VerdictRow
-from edgetune.artefacts.models import Checkpoint, NumericParity, OnnxModel
+from edgetune.artefacts.judgement import (
+    Bundle,
+    Figures,
+    HeadFigures,
+    Measurement,
+    MultiLabelFigures,
+    RegressionFigures,
+    Report,
+    TaskFigures,
+    VerdictName,
+    VerdictRow,
+)
+from edgetune.artefacts.models import Ablation, Checkpoint, Features, LrCurve, NumericParity, OnnxModel
+from edgetune.artefacts.ranking import Candidate, Cost, ProbeScore, Ranking, Timing
 from edgetune.device.heads import Head
 from edgetune.device.preprocess import Preprocessing
 
@@ -23,18 +35,30 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.int64]
 
 __all__ = [
+    "Ablation",
     "Artefact",
     "Bundle",
+    "Candidate",
     "Checkpoint",
+    "Cost",
     "Dataset",
+    "Features",
     "Figures",
     "Head",
+    "HeadFigures",
+    "LrCurve",
     "Measurement",
+    "MultiLabelFigures",
     "NumericParity",
     "OnnxModel",
     "Preprocessing",
+    "ProbeScore",
+    "Ranking",
+    "RegressionFigures",
     "Report",
     "Split",
+    "TaskFigures",
+    "Timing",
     "VerdictName",
     "VerdictRow",
 ]

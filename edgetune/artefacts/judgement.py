@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Bundle", "Figures", "Measurement", "Report", "VerdictName", "VerdictRow"]
+__all__ = [
+    "Bundle",
+    "Figures",
+    "HeadFigures",
+    "Measurement",
+    "MultiLabelFigures",
+    "RegressionFigures",
+    "Report",
+    "TaskFigures",
+    "VerdictName",
+    "VerdictRow",
+]
 
 VerdictName = Literal["KEPT", "BROKEN", "INCONCLUSIVE", "SKIPPED"]
 
@@ -65,7 +76,7 @@ class VerdictRow(BaseModel):
 
 
 class Figures(BaseModel):
-    """What one model achieves on the test set.
+    """What one model achieves on the test set where each image has one of several classes.
 
     Attributes:
         images: the number of test images.
@@ -91,6 +102,68 @@ class Figures(BaseModel):
     confusion: tuple[tuple[int, ...], ...]
 
 
+class MultiLabelFigures(BaseModel):
+    """What one head of several labels achieves on the test set. What is not known of an image is left out.
+
+    Attributes:
+        images: test images of which a label or more is known to be there or not.
+        map_percent: the mean over labels of the average precision, in percent; over labels that some test image has, as the
+            others have no precision. None if there are none.
+        f1_macro: the mean over the same labels, 0 to 1; None with `map_percent`.
+        f1_micro: of all decisions together, 0 to 1.
+        exact_percent: images with every known label decided right, in percent.
+        hamming_percent: decisions about a label of an image that are wrong, in percent.
+        per_label: per label, `images` of which it is known, `positives` that have it, its `threshold`, `precision`, `recall`
+            and `f1` of the decisions, and the average precision `ap` (None without a positive).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: Literal["multi-label"] = "multi-label"
+    images: int
+    map_percent: float | None
+    f1_macro: float | None
+    f1_micro: float
+    exact_percent: float
+    hamming_percent: float
+    per_label: dict[str, dict[str, float | None]]
+
+
+class RegressionFigures(BaseModel):
+    """How far one head's values are from the truth on the test set, in the units of the training data.
+
+    Attributes:
+        images: test images of which a value or more is known.
+        mae: the mean absolute error, a mean over the values; it means something where they have one unit.
+        rmse: the root of the mean squared error, likewise.
+        r2: 1 less the squared error over the variance of the truth, a mean over the values whose truth varies; None if none
+            does. 0 is what the mean of the truth would reach.
+        per_value: per value, `images` of which it is known, `mae`, `rmse`, `r2`, `bias` (the mean of answer less truth) and
+            `std`, the standard deviation of the truth.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: Literal["regression"] = "regression"
+    images: int
+    mae: float
+    rmse: float
+    r2: float | None
+    per_value: dict[str, dict[str, float | None]]
+
+
+HeadFigures = Figures | MultiLabelFigures | RegressionFigures
+
+
+class TaskFigures(BaseModel):
+    """What one model achieves on the test set where it does more, or something else, than to choose one of several classes.
+
+    Attributes:
+        heads: by name; a head of which nothing is known in the test set is left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    heads: dict[str, HeadFigures]
+
+
 class Report(Artefact):
     """The judgement: `report.json` is the truth, everything else is drawn from it.
 
@@ -100,7 +173,7 @@ class Report(Artefact):
         shipped_reason: why that one.
         overall: BROKEN if any verdict is, else INCONCLUSIVE if any is, else KEPT.
         verdicts: all checks.
-        figures: per precision, what it achieves on the test set.
+        figures: per precision, what it achieves on the test set: `Figures` of a classifier, else `TaskFigures`.
         latency: per precision, milliseconds at batch 1 (p50, p90, p99, cold start) and peak memory.
         where: where it was measured, and whether that is the target.
         environment: of the device that measured.
@@ -114,7 +187,7 @@ class Report(Artefact):
     shipped_reason: str
     overall: VerdictName
     verdicts: tuple[VerdictRow, ...]
-    figures: dict[str, Figures]
+    figures: dict[str, Figures | TaskFigures]
     latency: dict[str, dict[str, float | None]]
     where: str
     environment: dict[str, Any]

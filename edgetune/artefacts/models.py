@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgetune.artefacts.base import WithHeads
+from edgetune.artefacts.base import Artefact, WithHeads
 from edgetune.device.preprocess import Preprocessing
 
-__all__ = ["Checkpoint", "NumericParity", "OnnxModel"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Ablation", "Checkpoint", "Features", "LrCurve", "NumericParity", "OnnxModel"]
 
 
 class Checkpoint(WithHeads):
@@ -54,15 +59,22 @@ class Checkpoint(WithHeads):
         """The path of the safetensors file."""
         return self.folder / "model.safetensors"
 
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of the history, from epoch 0 on."""
+        lines = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
 
 class NumericParity(BaseModel):
     """How far two implementations of one network are apart, over the same images.
 
     Attributes:
         images: the number of images compared.
-        max_abs: the largest difference of any logit.
-        nmse: the squared difference of all logits over the squared reference logits.
-        top1_agreement_percent: images with the same largest logit, in percent.
+        max_abs: the largest difference of any logit; for other tasks than a single label, relative to its head's scale, see
+            `edgetune.numeric.on_one_scale`.
+        nmse: the squared difference of all logits over the squared reference logits; of several heads, the largest one's.
+        top1_agreement_percent: images with the same largest logit, in percent; for other tasks, images for which no head
+            decides otherwise. A regression decides nothing.
         worst: the name of the image with the largest difference.
     """
 
@@ -75,7 +87,7 @@ class NumericParity(BaseModel):
 
 
 class OnnxModel(WithHeads):
-    """An ONNX file that keeps the contract: `image` uint8 `[N, H, W, 3]` in, `logits` float32 `[N, C]` out.
+    """An ONNX file that keeps the contract: `image` uint8 `[N, H, W, K]` in, `logits` float32 `[N, C]` out.
 
     Attributes:
         stage_name: the stage that wrote it.
@@ -116,3 +128,59 @@ class OnnxModel(WithHeads):
     def path(self) -> Path:
         """The path of the ONNX file."""
         return self.folder / self.file
+
+
+class Features(Artefact):
+    """What a frozen, pretrained backbone sees of labelled images: `train.npy` and `val.npy`, float32 `[N, F]`.
+
+    Attributes:
+        backbone: timm's name.
+        weights: where the pretrained weights came from, in words and by sha256.
+        width: F, the number of features.
+    """
+
+    stage: ClassVar[str] = "features"
+    backbone: str
+    weights: dict[str, str]
+    width: int
+
+    def load(self, split: Literal["train", "val"]) -> npt.NDArray[np.float32]:
+        """Return the features of a split: float32 `[N, F]`, memory-mapped."""
+        import numpy as np
+
+        features: npt.NDArray[np.float32] = np.load(self.folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        return features
+
+
+class Ablation(Artefact):
+    """What a teacher gave: two networks on the same test images, one trained with it and one without, all else the same.
+
+    Attributes:
+        taught: the student's figures, by name with the unit.
+        plain: those of the same student without the teacher.
+        gained: images that only the student with the teacher decides rightly; None for other tasks than a single label.
+        lost: images that only the one without decides rightly.
+        images: how many there are.
+    """
+
+    stage: ClassVar[str] = "ablation"
+    taught: dict[str, float]
+    plain: dict[str, float]
+    gained: int | None
+    lost: int | None
+    images: int
+
+
+class LrCurve(Artefact):
+    """A learning-rate range test: `curve.json` and a picture, `lr-find.png`.
+
+    Attributes:
+        lrs: the rates that were tried, upwards.
+        losses: the smoothed train loss at each.
+        suggestion: where the loss falls the fastest; None if it never falls.
+    """
+
+    stage: ClassVar[str] = "lr-find"
+    lrs: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggestion: float | None

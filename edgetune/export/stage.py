@@ -145,6 +145,8 @@ def _macs(module: nn.Module, checkpoint: Checkpoint) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     shape = (1, *checkpoint.preprocessing.shape)
+    # A parameter that a layer takes as its input would be asked for its gradient.
+    module.requires_grad_(False)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         module(torch.zeros(shape, dtype=torch.uint8))
     return int(counter.get_total_flops()) // 2

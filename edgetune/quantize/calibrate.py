@@ -31,7 +31,7 @@ TINY = 1e-30
 # A narrower range is taken for a tensor that is always zero.
 SMALLEST_RANGE = 1e-12
 
-# A function that starts the stream of calibration images anew: batches of uint8 `[n, H, W, 3]`.
+# A function that starts the stream of calibration images anew: batches of uint8 `[n, H, W, K]`.
 Batches = Callable[[], Iterator["npt.NDArray[np.uint8]"]]
 
 

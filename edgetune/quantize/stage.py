@@ -84,8 +84,8 @@ def quantize(
         graph = step(graph)
         progress.line(f"{graph.steps[-1]['step']}: {time.monotonic() - started:.1f} s")
     model = to_qdq(graph)
-    _, _, provenance = read_metadata(model)
-    write_metadata(model, source.classes, source.preprocessing, {**provenance, "fp32_sha256": source.sha256})
+    provenance = read_metadata(model).provenance
+    write_metadata(model, source.heads, source.preprocessing, {**provenance, "fp32_sha256": source.sha256})
     path = folder / "model.onnx"
     write_atomic(path, model.SerializeToString(deterministic=True))
     warnings = (f"{dropped} train images are also in the test set and were left out of the calibration",) if dropped else ()
@@ -108,8 +108,9 @@ def _described(
         opset=source.opset,
         ir_version=source.ir_version,
         classes=source.classes,
+        heads=source.heads,
         preprocessing=source.preprocessing,
-        parity=_parity(source.path, path, dataset),
+        parity=_parity(source, path, dataset),
         steps=graph.steps,
         float_nodes=(*(f"{name}: {NOT_FUSED}" for name in unexpected), *expected),
         operators=proof.operators,
@@ -130,24 +131,24 @@ def _float_layers(graph: QuantGraph, proof: Proof) -> tuple[list[str], list[str]
     return list(unexpected), [f"{name}: {why}" for name, why in graph.left_float.items()]
 
 
-def _parity(fp32: Path, int8: Path, dataset: Dataset) -> NumericParity:
+def _parity(fp32: OnnxModel, int8: Path, dataset: Dataset) -> NumericParity:
     import numpy as np
 
     rows = spread_rows(dataset.counts["test"], PARITY_IMAGES)
     images = np.array(dataset.images("test")[rows])
     names = dataset.names("test")
     logits = []
-    for path in (fp32, int8):
+    for path in (fp32.path, int8):
         session = open_session(path, PLAIN_SESSION)
         logits.append(np.concatenate([session.run(["logits"], {"image": image[None]})[0] for image in images]))
-    return compare_logits(logits[0], logits[1], [names[row] for row in rows])
+    return compare_logits(logits[0], logits[1], [names[row] for row in rows], fp32.heads)
 
 
 def calibration_rows(dataset: Dataset, wanted: int, seed: int) -> tuple[list[int], int]:
     """Return rows of the train split to calibrate with, and how many were dropped for being test images, too.
 
-    The classes take turns, each in an order drawn from the seed, so that every class has the same number of images as far as
-    its images go.
+    The classes (or strata) take turns, each in an order drawn from the seed, so that every one has the same number of images as
+    far as its images go.
 
     Raises:
         DataError: none is left.
@@ -156,7 +157,8 @@ def calibration_rows(dataset: Dataset, wanted: int, seed: int) -> tuple[list[int
 
     labels = np.asarray(dataset.labels("train"))
     generator = np.random.default_rng(seed)
-    queues = [list(generator.permutation(np.flatnonzero(labels == label))) for label in range(len(dataset.classes))]
+    strata = range(int(labels.max()) + 1)
+    queues = [list(generator.permutation(np.flatnonzero(labels == stratum))) for stratum in strata]
     order = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     test = {digest for _, digest in _digests(dataset, "test", range(dataset.counts["test"]))}
     rows: list[int] = []

@@ -43,10 +43,13 @@ PATHS: dict[str, tuple[str, ...]] = {
     "data.root": (),
     "data.unlabelled": (),
     "model.weights": ("auto", "none"),
+    "distill.teacher": (),
     "distill.teacher_weights": ("auto", "none"),
     "target": ("host",),
 }
 """Keys that hold a path, each with the words that are not paths."""
+SUFFIXES = {"target": (".toml",), "distill.teacher": (".onnx", ".safetensors", "/")}
+"""Keys that hold a name or a path: how a path ends."""
 
 
 class Recipe(Strict):
@@ -60,7 +63,7 @@ class Recipe(Strict):
     """All randomness comes from here."""
     data: DataRecipe = DataRecipe()
     tasks: dict[str, TaskRecipe] = Field(default_factory=dict)
-    """What is to be learnt, a table per task: `[tasks.NAME]`. None: one class per image, as folders and the column `label` say."""
+    """What is to be learnt, a table `[tasks.NAME]` for each. None: one class per image, by its folder or its column `label`."""
     model: ModelRecipe = ModelRecipe()
     train: TrainRecipe = TrainRecipe()
     distill: DistillRecipe = DistillRecipe()
@@ -116,7 +119,7 @@ def _absolute(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         value = table.get(name) if isinstance(table, dict) else None
         if not isinstance(value, str) or not value or value in words or value.startswith(NAMED_SOURCES):
             continue
-        if name == "target" and not value.endswith(".toml"):
+        if key in SUFFIXES and not value.endswith(SUFFIXES[key]):
             continue
         try:
             path = Path(value).expanduser()

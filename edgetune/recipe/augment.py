@@ -51,6 +51,6 @@ class AugmentRecipe(Strict):
     mixup: float = Field(default=0.0, ge=0.0, le=10.0)
     """How strongly pairs of images are mixed (the alpha of MixUp); 0: not at all."""
     cutmix: float = Field(default=0.0, ge=0.0, le=10.0)
-    """How large the boxes are that images are given of each other (the alpha of CutMix); 0: none. With mixup, they take turns."""
+    """How large the boxes are that images get of each other (the alpha of CutMix); 0: none. With mixup, they take turns."""
     mix_probability: float = Field(default=1.0, gt=0.0, le=1.0)
     """The part of the batches that mixup or cutmix is applied to."""

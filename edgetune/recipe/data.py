@@ -15,10 +15,10 @@ class DataRecipe(Strict):
     """The images: where they are, how they are split, how large the model sees them."""
 
     source: str = Field(default="digits", min_length=1)
-    """A folder with one folder per class (or with train/, val/ and test/ above them), a manifest (.csv, .tsv or .parquet: one row
-    per image), `digits`, or a data set of torchvision by name, as in `torchvision:CIFAR10`."""
+    """A folder with one folder per class (or with train/, val/ and test/ above them), a manifest (.csv, .tsv or .parquet: one
+    row per image), digits, or a data set of torchvision by name, as in torchvision:CIFAR10."""
     image_column: str = "auto"
-    """Manifest: the column with the path of the image, relative to the manifest; auto: image, path, file, filename or filepath."""
+    """Manifest: the column with the image's path, relative to the manifest; auto: image, path, file, filename or filepath."""
     split_column: str = "auto"
     """Manifest: the column that says train, val or test; auto: split, if there is one."""
     root: str = ""
@@ -59,7 +59,7 @@ class TaskRecipe(Strict):
     columns: tuple[str, ...] = ()
     """The manifest's columns; empty: the one of the task's own name. Several: one 0 or 1 per label, or one value each."""
     separator: str = Field(default="|", min_length=1)
-    """Multi-label in one column: what stands between the labels."""
+    """Multi-label in one column: what stands between the labels; alone in a cell, it says that there are none."""
     loss: Literal["auto", "cross-entropy", "bce", "mse", "huber"] = "auto"
     """auto: cross-entropy for a single label, bce for several, mse for numbers."""
     huber_delta: float = Field(default=1.0, gt=0.0, le=1000.0)

@@ -47,7 +47,7 @@ class VerifyRecipe(Strict):
     top1_agreement_percent: float | None = Field(default=None, gt=0.0, le=100.0)
     """Tolerance: how many decisions must be the same as fp32's, in percent."""
     map_drop_points: float | None = Field(default=None, gt=0.0, le=100.0)
-    """Tolerance, tasks of several labels: how much lower the mean average precision may be than fp32's; as top-1's if not given."""
+    """Tolerance, several labels: how much lower the mean average precision may be than fp32's; if not given, as top-1's."""
     rmse_increase_percent: float = Field(default=5.0, gt=0.0, le=1000.0)
     """Tolerance, regression: how much larger the root mean squared error of a value may be than fp32's, in percent."""
     latency_p90_ms: float | None = Field(default=None, gt=0.0)

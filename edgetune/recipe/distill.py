@@ -38,6 +38,8 @@ class DistillRecipe(Strict):
     """Keep the teacher's answers on disk, each with the view that it is of, so that later epochs and runs need no teacher."""
     views: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """How many different views of each image the teacher answers before they come again; auto: one for each epoch."""
+    ablate: bool = False
+    """Train the same student without the teacher, too, and report on the test set what the teacher gave."""
 
 
 class WatchRecipe(Strict):

@@ -17,7 +17,8 @@ class ModelRecipe(Strict):
     backbone: str = Field(default="tf_efficientnet_lite0", min_length=1)
     """Any classifier of timm by name; see `edgetune backbones`."""
     weights: str = Field(default="auto", min_length=1)
-    """auto (pip package, hub cache, hub), none (random), or the path of a .safetensors file or a timm checkpoint."""
+    """auto (pip package, hub cache, hub), none (random), or the path of a .safetensors file, a timm checkpoint or a run folder
+    of edgetune."""
     weights_sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """If given, the weights file must have this digest."""
     drop_rate: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -29,5 +30,5 @@ class ModelRecipe(Strict):
     stages: Annotated[int, Field(ge=1, le=64)] | Literal["all"] = "all"
     """How many of the backbone's stages are kept, from the stem on; fewer are faster."""
     activation: Literal["auto", "keep", "relu", "relu6"] = "auto"
-    """What SiLU, hard-swish and their kin become before fine-tuning; auto: relu where the profile says that the target's integer
-    kernels want it, else they are kept."""
+    """What SiLU, hard-swish and their kin become before fine-tuning; auto: relu where the profile says that the target's
+    integer kernels want it, else they are kept."""

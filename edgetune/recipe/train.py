@@ -19,7 +19,7 @@ class TrainRecipe(Strict):
     """lp-ft: linear probe, then all layers; full: all layers from a fresh head; linear-probe: the head alone; gradual: linear
     probe, then one stage after the other from the top; norm-and-bias: linear probe, then norms, biases and the head."""
     freeze: str = ""
-    """Parts that never learn, by name, with commas: `stem`, `stages.0-2`, or a pattern of parameter names such as `blocks.0.*`."""
+    """Parts that never learn, with commas between: `stem`, `stages.0-2`, or a pattern of parameter names as `blocks.0.*`."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
     """Epochs over all layers; auto: more for few images, see CONTRIBUTING. 0 keeps the linear probe."""
     time_budget_s: float | None = Field(default=None, gt=0.0)
@@ -31,7 +31,8 @@ class TrainRecipe(Strict):
     batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images per step, over all processes."""
     accumulate: int = Field(default=1, ge=1, le=1024)
-    """A step's images go through the network in so many parts, for little memory; the gradients are the same."""
+    """A step's images go through the network in so many parts, for little memory; the gradients are the same,
+    but for DIST, which then relates the images of one part only."""
     optimizer: str = Field(default="adamw", min_length=1)
     """adamw, adam, sgd, or any other that timm knows by name."""
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)

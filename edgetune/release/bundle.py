@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Bundle, Dataset, Measurement, OnnxModel, Report
+from edgetune.artefacts import Bundle, Dataset, Head, Measurement, OnnxModel, Report
+from edgetune.device.heads import REGRESSION, columns_of, heads_to_json, targets_of
 from edgetune.errors import ArtefactError, UsageError
 from edgetune.files import file_table, link_or_copy, sha256_file, write_atomic, write_json
 from edgetune.profile import Profile
+from edgetune.recipe import TaskRecipe
 from edgetune.release.load import load_bundle
 from edgetune.release.manifest import build_manifest, product_name
 from edgetune.release.swap import replacing_folder
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["make_bundle"]
 
 MANIFEST = "manifest.json"
+NO_TASKS: Mapping[str, TaskRecipe] = MappingProxyType({})
 
 
 def make_bundle(
@@ -39,6 +43,7 @@ def make_bundle(
     session: Mapping[str, Any],
     golden_session: Mapping[str, Any] | None = None,
     limits: Mapping[str, float | None],
+    tasks: Mapping[str, TaskRecipe] = NO_TASKS,
     provenance: Mapping[str, Any],
 ) -> Bundle:
     """Write a bundle as a new folder and check it as its receiver will.
@@ -56,6 +61,7 @@ def make_bundle(
         session: how the device opens ONNX Runtime.
         golden_session: how this machine opens it for the golden logits, if it lacks what `session` asks for.
         limits: the budgets and tolerances that the model was judged by; later checks judge by them, too.
+        tasks: the recipe's; they tell later checks in which columns of a manifest of images the truth stands.
         provenance: versions and digests of what it was built from; no times, names of machines, or absolute paths.
 
     Returns:
@@ -75,7 +81,7 @@ def make_bundle(
     with replacing_folder(folder) as new:
         link_or_copy(model.path, new / "model.onnx")
         write_json(new / "labels.json", list(model.classes))
-        _write_golden(new / "golden", dataset, new / "model.onnx", options)
+        _write_golden(new / "golden", dataset, model, options)
         _write_runner(new / "runner.pyz")
         write_json(new / "report.json", report.to_json())
         write_atomic(new / "README.md", card.encode())
@@ -90,6 +96,7 @@ def make_bundle(
             profile=profile,
             session=session,
             limits=limits,
+            tasks=tasks,
             golden={"images": len(dataset.golden), "session": options},
             provenance=provenance,
         )
@@ -115,20 +122,45 @@ def _write_runner(path: Path) -> None:
     write_runner(path)
 
 
-def _write_golden(folder: Path, dataset: Dataset, model: Path, options: dict[str, Any]) -> None:
-    """Write encoded images, the tensors they must become and the logits that must follow."""
+def _write_golden(folder: Path, dataset: Dataset, model: OnnxModel, options: dict[str, Any]) -> None:
+    """Write encoded images, the tensors they must become and the logits that must follow; see `edgetune.device.golden`."""
     import numpy as np
 
     indices = [index for _, index in dataset.golden]
     tensors = np.ascontiguousarray(dataset.images("test")[indices])
-    labels = dataset.labels("test")[indices]
+    truth = _truth(dataset, indices)
     entries = []
-    for (name, _), label in zip(dataset.golden, labels, strict=True):
+    for (name, _), right in zip(dataset.golden, truth, strict=True):
         link_or_copy(dataset.folder / "golden" / name, folder / name)
-        entries.append({"file": name, "label": int(label)})
+        entries.append({"file": name, **right})
     write_atomic(folder / "tensors.npy", _npy(tensors))
-    write_atomic(folder / "logits.npy", _npy(_logits(model, options, tensors)))
-    write_json(folder / "golden.json", {"images": entries})
+    write_atomic(folder / "logits.npy", _npy(_logits(model.path, options, tensors)))
+    meaning = {} if model.is_classifier else {"heads": heads_to_json(model.heads), "scale": _golden_scale(dataset, model.heads)}
+    write_json(folder / "golden.json", {"images": entries, **meaning})
+
+
+def _truth(dataset: Dataset, indices: list[int]) -> list[dict[str, Any]]:
+    """Return what is right for some test images, as a reader finds it: the class, or for other tasks the targets."""
+    import numpy as np
+
+    if dataset.is_classifier:
+        return [{"label": int(label)} for label in dataset.labels("test")[indices]]
+    targets = np.asarray(dataset.targets("test")[indices])
+    return [{"targets": [float(value) if np.isfinite(value) else None for value in row]} for row in targets]
+
+
+def _golden_scale(dataset: Dataset, heads: Sequence[Head]) -> list[float]:
+    """Return, per column of the logits, the difference that counts as 1: half a standard deviation of a regression's truth."""
+    import numpy as np
+
+    scale = np.ones(columns_of(heads)[-1].stop)
+    targets = np.asarray(dataset.targets("test"), np.float64)
+    for head, columns, place in zip(heads, columns_of(heads), targets_of(heads), strict=True):
+        if head.kind == REGRESSION:
+            known = (column[np.isfinite(column)] for column in targets[:, place].T)
+            # What never varies, or is not known, has no scale of its own.
+            scale[columns] = [(float(column.std()) if len(column) else 0.0) / 2 or 1.0 for column in known]
+    return [float(one) for one in scale]
 
 
 def _logits(model: Path, options: dict[str, Any], tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

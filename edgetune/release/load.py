@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgetune.device.heads import MULTI_LABEL, REGRESSION, Head
 from edgetune.errors import ArtefactError, Fault
 
 __all__ = ["load_bundle", "locate_bundle"]
 
+LIMIT_OF_KIND = {MULTI_LABEL: "map_drop_points", REGRESSION: "rmse_increase_percent"}
 REMEDY = "build it again with `edgetune build`, or fetch an untouched copy"
 
 
@@ -35,6 +38,8 @@ class _Profile(_Table):
 class _Limits(_Table):
     golden_max_abs: float
     top1_drop_points: float
+    map_drop_points: float | None = None
+    rmse_increase_percent: float | None = None
     latency_p90_ms: float | None
     size_bytes: int | None
     peak_memory_bytes: int | None
@@ -44,8 +49,31 @@ class _Accuracy(_Table):
     top1_percent: float
 
 
+class _LabelAccuracy(_Table):
+    map_percent: float | None
+
+
+class _Value(_Table):
+    rmse: float
+
+
+class _ValueAccuracy(_Table):
+    per_value: dict[str, _Value]
+
+
+class _TaskAccuracy(_Table):
+    heads: dict[str, _Accuracy | _LabelAccuracy | _ValueAccuracy]
+
+
 class _Figures(_Table):
-    accuracy: dict[str, _Accuracy]
+    accuracy: dict[str, _Accuracy | _TaskAccuracy]
+
+
+class _Task(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    kind: Literal["single-label", "multi-label", "regression"]
+    columns: list[str]
+    separator: str
 
 
 class _Promises(_Table):
@@ -55,6 +83,7 @@ class _Promises(_Table):
     profile: _Profile
     limits: _Limits
     figures: _Figures
+    tasks: dict[str, _Task] = Field(default_factory=dict)
 
 
 def locate_bundle(folder: Path) -> Path:
@@ -82,7 +111,7 @@ def load_bundle(folder: Path) -> dict[str, Any]:
         raise ArtefactError(
             fault.message, faults=[Fault(where="", problem=line) for line in fault.faults], remedy=REMEDY
         ) from fault
-    faults = _promise_faults(shipped.manifest)
+    faults = _promise_faults(shipped.manifest, shipped.heads)
     if not faults and shipped.manifest["model"]["sha256"] != shipped.sha256:
         faults.append(Fault(where="model.sha256", problem="is not that of the model's file in the table files"))
     if labels != list(shipped.classes):
@@ -92,9 +121,20 @@ def load_bundle(folder: Path) -> dict[str, Any]:
     return shipped.manifest
 
 
-def _promise_faults(manifest: dict[str, Any]) -> list[Fault]:
+def _place(steps: Sequence[str | int]) -> str:
+    """Return where a fault is, without the names of the alternatives that were tried there."""
+    return ".".join(str(step) for step in steps if not str(step).startswith("_"))
+
+
+def _promise_faults(manifest: dict[str, Any], heads: Sequence[Head]) -> list[Fault]:
     try:
-        _Promises.model_validate(manifest)
+        promises = _Promises.model_validate(manifest)
     except ValidationError as errors:
-        return [Fault(where=".".join(map(str, error["loc"])), problem=error["msg"]) for error in errors.errors()]
-    return []
+        return [Fault(where=_place(error["loc"]), problem=error["msg"]) for error in errors.errors()]
+    # Manifests of classifiers lacked them before there were other tasks.
+    kinds = {head.kind for head in heads}
+    needed = {name: getattr(promises.limits, name) for kind, name in LIMIT_OF_KIND.items() if kind in kinds}
+    faults = [Fault(where=f"limits.{name}", problem="is missing") for name, value in needed.items() if value is None]
+    if promises.tasks and set(promises.tasks) != {head.name for head in heads}:
+        faults.append(Fault(where="tasks", problem="are not those of the heads"))
+    return faults

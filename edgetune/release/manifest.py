@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgetune.artefacts import Dataset, Measurement, OnnxModel, Report
+from edgetune.artefacts import Dataset, Head, HeadFigures, Measurement, OnnxModel, Report, TaskFigures
+from edgetune.device.decisions import thresholds_of
+from edgetune.device.heads import MULTI_LABEL, heads_to_json
 from edgetune.files import digest_of, sha256_file
 from edgetune.profile import Profile
+from edgetune.recipe import TaskRecipe
 
 __all__ = ["SCHEMA", "build_manifest", "product_name"]
 
 SCHEMA = 1
 LONGEST_NAME = 64
-ACCURACY = ("images", "top1_percent", "top5_percent", "precision_macro", "recall_macro", "f1_macro", "ece")
+FOR_A_READER = {"per_class", "per_label", "confusion"}
+"""What the report has of a model and the manifest has not."""
 
 
 def product_name(text: str) -> str:
@@ -35,6 +40,7 @@ def build_manifest(
     profile: Profile,
     session: Mapping[str, Any],
     limits: Mapping[str, float | None],
+    tasks: Mapping[str, TaskRecipe],
     golden: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -50,6 +56,7 @@ def build_manifest(
         "product": product,
         "files": {name: dict(facts) for name, facts in files.items()},
         "classes": list(model.classes),
+        "heads": heads_to_json([_with_thresholds(head) for head in model.heads]),
         "preprocessing": model.preprocessing.to_dict(),
         "profile": {
             "name": profile.name,
@@ -64,6 +71,7 @@ def build_manifest(
         },
         "session": dict(session),
         "limits": dict(limits),
+        **({"tasks": {name: _task(task) for name, task in tasks.items()}} if tasks else {}),
         "model": _model(model),
         "reference": None if reference is None else _summary(reference),
         "figures": _figures(report, measurement),
@@ -71,6 +79,16 @@ def build_manifest(
         "golden": dict(golden),
         "provenance": dict(provenance),
     }
+
+
+def _with_thresholds(head: Head) -> Head:
+    """Return a head that says where its labels are decided, also where training has not chosen it."""
+    return replace(head, thresholds=thresholds_of(head)) if head.kind == MULTI_LABEL else head
+
+
+def _task(task: TaskRecipe) -> dict[str, Any]:
+    """Return where a manifest of images says what is right, for a later check on such images."""
+    return task.model_dump(mode="json", include={"kind", "columns", "separator"})
 
 
 def _summary(model: OnnxModel) -> dict[str, Any]:
@@ -88,8 +106,8 @@ def _model(model: OnnxModel) -> dict[str, Any]:
             "name": "image",
             "type": "uint8",
             "layout": "NHWC",
-            "colour": "RGB",
-            "shape": ["N", size.height, size.width, 3],
+            "colour": size.colour,
+            "shape": ["N", *size.shape],
         },
         "output": {"name": "logits", "type": "float32", "shape": ["N", len(model.classes)]},
     }
@@ -101,18 +119,23 @@ def _figures(report: Report, measurement: Measurement) -> dict[str, Any]:
         "is_target": measurement.is_target,
         "stand_in_reason": measurement.stand_in_reason,
         "overall": report.overall,
-        "accuracy": {name: figures.model_dump(mode="json", include=set(ACCURACY)) for name, figures in report.figures.items()},
+        "accuracy": {name: _accuracy(figures) for name, figures in report.figures.items()},
         "latency": {name: dict(costs) for name, costs in report.latency.items()},
     }
 
 
+def _accuracy(figures: HeadFigures | TaskFigures) -> dict[str, Any]:
+    """Return the figures that a later check holds against its own, without the tables for a reader."""
+    if isinstance(figures, TaskFigures):
+        return {"heads": {name: _accuracy(head) for name, head in figures.heads.items()}}
+    return figures.model_dump(mode="json", exclude=FOR_A_READER)
+
+
 def _eval_pack(dataset: Dataset) -> dict[str, Any]:
     """Return the digests of the test images and labels, by which a later check knows that it compares like with like."""
-    return {
-        "images": dataset.counts["test"],
-        "images_sha256": sha256_file(dataset.folder / "test" / "images.npy"),
-        "labels_sha256": sha256_file(dataset.folder / "test" / "labels.npy"),
-    }
+    names = ("images", "labels") if dataset.is_classifier else ("images", "labels", "targets")
+    digests = {f"{name}_sha256": sha256_file(dataset.folder / "test" / f"{name}.npy") for name in names}
+    return {"images": dataset.counts["test"], **digests}
 
 
 def _absolute_paths(value: Any, where: str) -> list[str]:

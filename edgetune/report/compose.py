@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from edgetune.artefacts import Figures, Measurement, Report, VerdictName, VerdictRow
+from edgetune.artefacts import Figures, Head, Measurement, Report, TaskFigures, VerdictName, VerdictRow
+from edgetune.device.decisions import is_classifier
+from edgetune.device.heads import column_names, heads_to_json
 from edgetune.files import canonical_json, write_atomic, write_json
 
 __all__ = ["compose", "overall", "write_report"]
@@ -28,11 +30,11 @@ def overall(verdicts: Sequence[VerdictRow]) -> VerdictName:
 def compose(
     *,
     title: str,
-    classes: Sequence[str],
+    heads: Sequence[Head],
     shipped: Literal["fp32", "int8"],
     shipped_reason: str,
     verdicts: Sequence[VerdictRow],
-    figures: Mapping[str, Figures],
+    figures: Mapping[str, Figures | TaskFigures],
     measurement: Measurement,
     sections: Mapping[str, Mapping[str, Any]],
     warnings: Sequence[str] = (),
@@ -41,7 +43,8 @@ def compose(
 
     Args:
         title: what was built for which target.
-        classes: their names, in the order of the logits; kept as `class_names` of the section `data`.
+        heads: the tasks; the names of their columns are kept as `class_names` of the section `data`, in the order of the
+            logits, and the heads themselves as `heads`, where they are not those of a classifier.
         shipped: the precision of the model in the bundle.
         shipped_reason: why that one.
         verdicts: all checks, in reading order.
@@ -51,7 +54,8 @@ def compose(
             `command` that builds the same again. Sections that are missing are not drawn; others are drawn after them.
         warnings: of all stages; a warning that several stages repeat is kept once.
     """
-    facts = {**sections, "data": {**sections.get("data", {}), "class_names": list(classes)}}
+    meaning = {} if is_classifier(heads) else {"heads": heads_to_json(heads)}
+    facts = {**sections, "data": {**sections.get("data", {}), "class_names": list(column_names(heads)), **meaning}}
     return Report(
         title=title,
         shipped=shipped,

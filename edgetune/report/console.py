@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from edgetune.artefacts import Report, VerdictRow
-from edgetune.report.words import megabytes, milliseconds, number
+from edgetune.report.tasks import headline
+from edgetune.report.words import megabytes, milliseconds
 
 __all__ = ["draw", "verdict_lines"]
 
@@ -69,11 +70,10 @@ def _models(report: Report) -> list[str]:
     """Return one line per model: what it achieves and what it costs."""
     lines = []
     for name, costs in report.latency.items():
-        figures = report.figures.get(name)
-        top1 = f"top-1 {number(figures.top1_percent)} %" if figures else "no accuracy"
+        accuracy = headline(report, name)
         times = f"p50 {milliseconds(costs.get('p50_ms'))}, p90 {milliseconds(costs.get('p90_ms'))}"
         memory = f"peak memory {megabytes(costs.get('peak_memory_bytes'))}"
-        lines.append(f"{name}: {top1}, {times}, {memory}")
+        lines.append(f"{name}: {accuracy}, {times}, {memory}")
     return lines
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from edgetune.artefacts import Figures, Report
+from edgetune.artefacts import Figures, MultiLabelFigures, Report, TaskFigures
+from edgetune.report.tasks import figures_table, heads_of, labels_table, task_tables, values_table
 from edgetune.report.words import bullets, cell, megabytes, milliseconds, number, table
 
 __all__ = ["to_markdown"]
@@ -26,7 +27,7 @@ def to_markdown(report: Report) -> str:
         *_warnings(report),
         *_section("Verdicts", verdict_table(report)),
         *_section("Accuracy on the test set", accuracy_table(report)),
-        *_classes(report),
+        *_parts(report),
         *_section("Latency at batch 1 and footprint", latency_table(report)),
         *_stages(report, ORDER),
         *_section("Environment", list(bullets(report.environment))),
@@ -52,19 +53,11 @@ def verdict_table(report: Report) -> list[str]:
 
 
 def accuracy_table(report: Report) -> list[str]:
-    """Return the lines of the table of figures, one column per precision."""
+    """Return the lines of the table of figures, one column per precision; for other tasks than a single label, of each head."""
     if not report.figures:
         return ["No model gave logits that are numbers."]
-    rows = {
-        "images": [str(f.images) for f in report.figures.values()],
-        "top-1 %": [number(f.top1_percent) for f in report.figures.values()],
-        "top-5 %": [number(f.top5_percent) for f in report.figures.values()],
-        "precision, macro": [number(f.precision_macro, 4) for f in report.figures.values()],
-        "recall, macro": [number(f.recall_macro, 4) for f in report.figures.values()],
-        "F1, macro": [number(f.f1_macro, 4) for f in report.figures.values()],
-        "ECE, 15 bins": [number(f.ece, 4) for f in report.figures.values()],
-    }
-    return table(("", *report.figures), [(name, *values) for name, values in rows.items()], numeric=len(report.figures))
+    of_classes = {name: figures for name, figures in report.figures.items() if isinstance(figures, Figures)}
+    return figures_table(of_classes) if of_classes else task_tables(report)
 
 
 def latency_table(report: Report) -> list[str]:
@@ -81,31 +74,45 @@ def latency_table(report: Report) -> list[str]:
     return table(("", *report.latency), rows, numeric=len(report.latency))
 
 
-def _classes(report: Report) -> Iterator[str]:
-    """Yield the figures per class and the confusions of the shipped model."""
+def _parts(report: Report) -> Iterator[str]:
+    """Yield the figures per class, label or value of the shipped model, and what it confuses."""
     figures = report.figures.get(report.shipped)
-    if figures is None:
+    if isinstance(figures, Figures):
+        yield from _classes(figures, report.sections["data"]["class_names"], report.shipped)
+    if not isinstance(figures, TaskFigures):
         return
-    names = report.sections["data"]["class_names"]
+    for head in heads_of(report):
+        found = figures.heads.get(head.name)
+        of = f"of {cell(head.name)} ({report.shipped})"
+        if isinstance(found, Figures):
+            yield from _classes(found, head.columns, report.shipped, f" of {cell(head.name)}")
+        elif isinstance(found, MultiLabelFigures):
+            yield from _section(f"Labels {of}", labels_table(head, found))
+        elif found is not None:
+            yield from _section(f"Values {of}", values_table(head, found))
+
+
+def _classes(figures: Figures, names: Sequence[str], shipped: str, of: str = "") -> Iterator[str]:
+    """Yield the figures per class and the confusions."""
     rows = []
     for name in names:
         one = figures.per_class[name]
         rows.append((name, *(number(one[key], 3) for key in ("precision", "recall", "f1")), int(one["images"])))
     header = ("class", "precision", "recall", "F1", "images")
-    yield from _section(f"Classes ({report.shipped})", table(header, rows, numeric=4))
+    yield from _section(f"Classes{of} ({shipped})", table(header, rows, numeric=4))
     if len(rows) <= LARGEST_MATRIX:
-        yield from _section(f"Confusion matrix ({report.shipped})", _matrix(figures, names))
+        yield from _section(f"Confusion matrix{of} ({shipped})", _matrix(figures, names))
     else:
-        yield from _section(f"The most confused classes ({report.shipped})", _pairs(figures, names))
+        yield from _section(f"The most confused classes{of} ({shipped})", _pairs(figures, names))
 
 
-def _matrix(figures: Figures, names: list[str]) -> list[str]:
+def _matrix(figures: Figures, names: Sequence[str]) -> list[str]:
     rows = [(name, *counts) for name, counts in zip(names, figures.confusion, strict=True)]
     header = ("label ↓ decision →", *(cell(name) for name in names))
     return table(header, rows, numeric=len(names))
 
 
-def _pairs(figures: Figures, names: list[str]) -> list[str]:
+def _pairs(figures: Figures, names: Sequence[str]) -> list[str]:
     pairs = [
         (count, names[label], names[decision])
         for label, counts in enumerate(figures.confusion)

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgetune.artefacts import OnnxModel, Preprocessing, Report
 from edgetune.report.markdown import accuracy_table, latency_table
+from edgetune.report.tasks import columns_in_words, described
 from edgetune.report.words import bullets, cell, megabytes
 
 __all__ = ["SNIPPET", "model_card", "preprocessing_in_words"]
@@ -26,12 +27,38 @@ images = np.load("golden/tensors.npy")  # uint8 [N, H, W, 3], RGB: replace with 
 for logits in session.run(["logits"], {"image": images})[0]:
     print(labels[int(logits.argmax())], logits.max())
 """
-"""Runs beside the bundle's files with numpy and onnxruntime alone; a test runs it."""
+"""Runs beside the bundle's files with numpy and onnxruntime alone; a test runs it. For RGB; `_snippet` is for all images."""
+TASKS_SNIPPET = """\
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+heads = json.loads(Path("manifest.json").read_text(encoding="utf-8"))["heads"]
+ends = np.cumsum([len(head["columns"]) for head in heads])
+session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+images = np.load("golden/tensors.npy")  # uint8 [N, H, W, 3], RGB: replace with your own
+for logits in session.run(["logits"], {"image": images})[0]:
+    for head, part in zip(heads, np.split(logits, ends[:-1])):
+        names, likely = head["columns"], 1 / (1 + np.exp(-part))
+        if head["kind"] == "single-label":
+            print(head["name"], names[int(part.argmax())])
+        elif head["kind"] == "multi-label":
+            print(head["name"], [name for name, p, least in zip(names, likely, head["thresholds"]) if p >= least])
+        else:
+            print(head["name"], dict(zip(names, part.tolist())))
+"""
+"""The same for other tasks than a single label."""
 
 RESIZE = {
     "crop": "the largest centred box of that shape is cut out ({percent:g} % of its sides) and resized",
     "pad": "the whole image is resized to fit and padded with white",
     "squash": "the whole image is resized, whatever its shape",
+}
+GIVEN = {
+    1: "convert it to 8-bit grey (transparency on white; colours by the luma of ITU-R BT.601)",
+    3: "convert it to 8-bit RGB (transparency on white)",
 }
 
 
@@ -39,11 +66,33 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
     """Return what is done to an encoded image before the model sees it, for a person who must do the same."""
     how = RESIZE[preprocessing.resize].format(percent=100 * preprocessing.crop_fraction)
     size = f"{preprocessing.width} x {preprocessing.height} pixels (width x height)"
+    channels = preprocessing.channels
+    first = f"Take the image as an array, uint8 `[H, W, {channels}]` (an .npy file)"
+    if channels in GIVEN:
+        first = f"Turn the image upright by its EXIF orientation and {GIVEN[channels]}"
     return (
-        f"Turn the image upright by its EXIF orientation and convert it to 8-bit RGB (transparency on white); then {how} to "
+        f"{first}; then {how} to "
         f"{size}, {preprocessing.interpolation} with antialiasing as Pillow defines it. Nothing else: scaling, mean and "
         "standard deviation are inside the model."
     )
+
+
+def _snippet(model: OnnxModel) -> list[str]:
+    """Return the lines of the snippet for a model's tasks, and for images of other channels than RGB, too."""
+    text, size = SNIPPET if model.is_classifier else TASKS_SNIPPET, model.preprocessing
+    return text.replace("3], RGB", f"{size.channels}], {size.colour}").splitlines()
+
+
+def _purpose(model: OnnxModel) -> str:
+    if model.is_classifier:
+        return f"An image classifier for {len(model.classes)} classes"
+    return f"A network that tells of an image {', '.join(cell(described(head)) for head in model.heads)}"
+
+
+def _output(model: OnnxModel) -> list[str]:
+    """Return what the logits mean, as bullets."""
+    lead = f"- output `logits`: float32 `[N, {len(model.classes)}]`, ordered as `labels.json`"
+    return [f"{lead}; the largest is the decision"] if model.is_classifier else [lead, *columns_in_words(model.heads)]
 
 
 def model_card(report: Report, model: OnnxModel, *, provenance: Mapping[str, Any]) -> str:
@@ -57,7 +106,7 @@ def model_card(report: Report, model: OnnxModel, *, provenance: Mapping[str, Any
     size = model.preprocessing
     sections = {
         "": [
-            f"An image classifier for {len(model.classes)} classes, {model.precision}, {megabytes(model.size_bytes)}, "
+            f"{_purpose(model)}, {model.precision}, {megabytes(model.size_bytes)}, "
             f"built and checked by edgetune. Overall verdict: **{report.overall}**. "
             f"Why {model.precision}: {cell(report.shipped_reason)}.",
         ],
@@ -66,18 +115,18 @@ def model_card(report: Report, model: OnnxModel, *, provenance: Mapping[str, Any
             "With Python, numpy, onnxruntime and Pillow:",
             "",
             "```sh",
-            "python runner.pyz predict . image.jpg",
+            f"python runner.pyz predict . image.{'jpg' if size.channels in GIVEN else 'npy'}",
             "```",
             "",
             "Or in a program of your own, with numpy and onnxruntime:",
             "",
             "```python",
-            *SNIPPET.splitlines(),
+            *_snippet(model),
             "```",
         ],
         "Contract": [
-            f"- input `image`: uint8 `[N, {size.height}, {size.width}, 3]`, RGB, 0 to 255",
-            f"- output `logits`: float32 `[N, {len(model.classes)}]`, ordered as `labels.json`; the largest is the decision",
+            f"- input `image`: uint8 `[N, {size.height}, {size.width}, {size.channels}]`, {size.colour}, 0 to 255",
+            *_output(model),
             f"- ONNX opset {model.opset}, IR version {model.ir_version}",
             "- session options, digests of all files and figures: `manifest.json`",
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["bullets", "cell", "megabytes", "milliseconds", "number", "table"]
+__all__ = ["bullets", "cell", "megabytes", "metrics", "milliseconds", "number", "table"]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -21,6 +21,15 @@ def milliseconds(value: float | None) -> str:
 def megabytes(value: float | None) -> str:
     """Return a size in bytes as megabytes (1 MB = 10⁶ bytes)."""
     return "-" if value is None else f"{value / 1e6:.2f} MB"
+
+
+def metrics(figures: Mapping[str, float]) -> str:
+    """Return figures whose names end with their unit, as `top-1 %`, on one line: `top-1 87.30 %`."""
+    parts = [
+        f"{name.removesuffix(' %')} {value:.2f} %" if name.endswith(" %") else f"{name} {value:.4g}"
+        for name, value in figures.items()
+    ]
+    return ", ".join(parts)
 
 
 def cell(text: object) -> str:

@@ -28,8 +28,8 @@ __all__ = [
     "gather",
     "gathered",
     "joined",
-    "mean_buffers",
     "mean_gradients",
+    "mean_statistics",
     "on_first",
     "share",
     "together",
@@ -186,21 +186,23 @@ def mean_gradients(module: nn.Module) -> None:
             parameter.grad.div_(world().size)
 
 
-def mean_buffers(module: nn.Module) -> None:
-    """Give every process the mean of what a module's buffers hold, such as the running statistics of batch norms."""
+def mean_statistics(network: nn.Module) -> None:
+    """Give every process the mean of the running statistics of the batch norms that follow the images."""
     if world().size == 1:
         return
     import torch
     import torch.distributed as dist
-    from torch.nn.utils import parameters_to_vector, vector_to_parameters
+    from torch import nn
 
-    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    norms = [one for one in network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
+    buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False) if buffer.is_floating_point()]
     if buffers:
-        with torch.no_grad():
-            flat = parameters_to_vector(buffers)
-            dist.all_reduce(flat)
-            for buffer, mean in zip(buffers, (flat / world().size).split([b.numel() for b in buffers]), strict=True):
-                buffer.copy_(mean.view_as(buffer))
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.all_reduce(flat)
+        flat /= world().size
+        for buffer in buffers:
+            mean, flat = flat[: buffer.numel()], flat[buffer.numel() :]
+            buffer.copy_(mean.view_as(buffer))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgetune.train.distributed import World, averaged, mean_buffers, world
+from edgetune.train.distributed import World, averaged, mean_statistics, world
 from edgetune.train.network import Normalisation
 from edgetune.train.objective import Objective
 from edgetune.train.optimizer import create_optimizer, set_rates
@@ -116,8 +116,7 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.anchor.pull(factor)
-        if self.recipe.batch_norm == "adapt":
-            mean_buffers(self.network)
+        mean_statistics(self.network)
 
     def _train_mode(self) -> None:
         """Switch the network to training; frozen batch norms go on normalising by the pretrained statistics.

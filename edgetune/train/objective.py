@@ -167,10 +167,11 @@ class Objective:
             logits: `[N, C]`, as the network in training gives them.
             targets: `[N, T]`, in the units of the data.
         """
+        import numpy as np
         import torch
 
         with torch.inference_mode():
-            given = self.standardised(torch.from_numpy(targets))
+            given = self.standardised(torch.from_numpy(np.array(targets)))
             loss = self.loss(logits, given, smoothing=0.0, weighed=False).item()
         return score_heads(self.heads, self.in_units(logits).numpy(), targets, loss)
 

@@ -81,7 +81,7 @@ class Speed:
             from torch.nn.parallel import DistributedDataParallel
 
             on_gpu = next(network.parameters()).device.type == "cuda"
-            # Buffers are the same everywhere, see `mean_buffers`.
+            # Buffers are the same everywhere, see `mean_statistics`.
             places = [world.local_rank] if on_gpu else None
             wrapped = DistributedDataParallel(network, device_ids=places, broadcast_buffers=False)
         return torch.compile(wrapped) if self.compiled else wrapped

@@ -23,16 +23,15 @@ STAGES = re.compile(r"stages\.(\d+)(?:-(\d+))?")
 
 
 def wants_probe(recipe: TrainRecipe, *, pretrained: bool) -> bool:
-    """Return whether a linear probe comes first: features of random weights are not worth one, unless there is nothing else.
+    """Return whether a linear probe comes first: features of random weights are not worth one, unless nothing else learns.
 
     Raises:
         UsageError: the strategy is a linear probe of no iterations.
     """
     if recipe.strategy == "linear-probe":
         if recipe.probe_iterations == 0:
-            raise UsageError(
-                "strategy = linear-probe with probe_iterations = 0 learns nothing", remedy="leave train.probe_iterations out"
-            )
+            remedy = "leave train.probe_iterations out"
+            raise UsageError("train.strategy = linear-probe with probe_iterations = 0 learns nothing", remedy=remedy)
         return True
     return pretrained and recipe.strategy != "full" and recipe.probe_iterations > 0
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Measurement, NumericParity, VerdictRow
-from edgetune.verify import costs, rows
+from edgetune.artefacts import Head, Measurement, NumericParity, VerdictRow
+from edgetune.verify import costs, rows, tasks
 from edgetune.verify.choose import Choice
 from edgetune.verify.limits import Limits
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from numpy import int64
+    from numpy import float32
 
 __all__ = ["judge"]
 
 
 def judge(
     measurement: Measurement,
-    labels: npt.NDArray[int64],
+    targets: npt.NDArray[float32],
     *,
+    heads: Sequence[Head],
     choice: Choice,
     limits: Limits,
     parity: NumericParity | None,
@@ -30,16 +31,17 @@ def judge(
 
     Args:
         measurement: of `fp32`, and of `int8` where it was built.
-        labels: of the images measured, in their order; see `edgetune.verify.stage.measured_labels`.
+        targets: of the images measured, in their order; see `edgetune.verify.stage.measured_targets`.
+        heads: what the columns of logits and targets mean.
         choice: which model is shipped.
         limits: what must hold.
         parity: of the fp32 file against torch; None for a file that a user brought along.
         sizes: bytes of each model's file.
     """
     return (
-        rows.numeric_export(measurement, parity, limits.parity_max_abs),
-        *(rows.sane_outputs(measurement, name) for name in measurement.raw["models"]),
-        *_against_fp32(measurement, labels, choice, limits),
+        rows.numeric_export(measurement, parity, limits.parity_max_abs, heads),
+        *(rows.sane_outputs(measurement, name, heads) for name in measurement.raw["models"]),
+        *_against_fp32(measurement, targets, heads, choice, limits),
         costs.latency_budget(measurement, choice.shipped, limits.latency_p90_ms),
         costs.latency_against_fp32(measurement, choice),
         costs.size_budget(choice.shipped, sizes[choice.shipped], limits.size_bytes),
@@ -49,25 +51,22 @@ def judge(
 
 
 def _against_fp32(
-    measurement: Measurement, labels: npt.NDArray[int64], choice: Choice, limits: Limits
-) -> tuple[VerdictRow, VerdictRow]:
-    """Return the rows that compare the shipped int8 model's decisions with fp32's, or say why there is nothing to compare."""
+    measurement: Measurement, targets: npt.NDArray[float32], heads: Sequence[Head], choice: Choice, limits: Limits
+) -> tuple[VerdictRow, ...]:
+    """Return the rows that compare the shipped int8 model with fp32, or say why there is nothing to compare."""
     models = measurement.raw["models"]
     if choice.shipped == "int8" and "fp32" not in models:
         reason = "the fp32 model was not measured beside it"
-        return rows.undecided("decision", rows.DECISION, reason), rows.undecided("accuracy", rows.ACCURACY, reason)
+        return tuple(rows.undecided(kind, name, reason) for kind, name in tasks.row_names(heads))
     reason = ""
     if choice.shipped == "fp32":
         reason = "fp32 itself is shipped"
     elif not all(rows.has_numbers(measurement, name) for name in ("fp32", "int8")):
         reason = "logits are not numbers; see the rows above"
     if reason:
-        return rows.skipped("decision", rows.DECISION, reason), rows.skipped("accuracy", rows.ACCURACY, reason)
-    fp32, int8 = (measurement.logits(name).argmax(axis=1) for name in ("fp32", "int8"))
-    return (
-        rows.decision(fp32, int8, limits.top1_agreement_percent),
-        rows.accuracy(fp32 == labels, int8 == labels, limits.top1_drop_points),
-    )
+        return tuple(rows.skipped(kind, name, reason) for kind, name in tasks.row_names(heads))
+    fp32, int8 = (measurement.logits(name) for name in ("fp32", "int8"))
+    return tuple(tasks.compared(fp32, int8, targets, heads, limits))
 
 
 def _golden(golden: dict[str, Any] | None, limit: float) -> tuple[VerdictRow, ...]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetune.artefacts import Measurement, NumericParity, VerdictRow
+from edgetune.artefacts import Head, Measurement, NumericParity, VerdictRow
+from edgetune.device.decisions import is_classifier
+from edgetune.device.heads import columns_of
+from edgetune.numeric import head_nmse, on_one_scale
 from edgetune.verify.statistics import paired_drop, wilson_interval
 
 if TYPE_CHECKING:
@@ -46,26 +50,28 @@ def has_numbers(measurement: Measurement, name: str) -> bool:
     return bool(model and model["eval"] and model["eval"]["finite"])
 
 
-def numeric_export(measurement: Measurement, parity: NumericParity | None, limit: float) -> VerdictRow:
+def numeric_export(measurement: Measurement, parity: NumericParity | None, limit: float, heads: Sequence[Head]) -> VerdictRow:
     """Judge whether the fp32 file computes what torch computed.
 
     Args:
         measurement: gives the scale: the largest logit of fp32 on the test set.
         parity: torch against the file.
-        limit: the largest difference, relative to the largest logit.
+        limit: the largest difference, relative to the largest logit; for other tasks than a single label, to its head's scale.
+        heads: what the columns of the logits mean.
     """
     if parity is None:
         return skipped("numeric", EXPORT, "there is no torch model to compare with")
     if not has_numbers(measurement, "fp32"):
         return skipped("numeric", EXPORT, "fp32 has no logits to take the scale from")
-    largest = float(np.abs(measurement.logits("fp32")).max())
+    # Heads of unlike units were brought to one scale when they were compared.
+    largest = float(np.abs(measurement.logits("fp32")).max()) if is_classifier(heads) else 1.0
     relative = parity.max_abs / largest if largest else parity.max_abs
     kept = relative <= limit
     return VerdictRow(
         kind="numeric",
         name=EXPORT,
         verdict="KEPT" if kept else "BROKEN",
-        figure=f"{relative:.1e} of the largest logit",
+        figure=f"{relative:.1e} of the {'largest logit' if is_classifier(heads) else 'scale of its head'}",
         limit=f"≤ {limit:.1e}",
         reason="" if kept else f"the export changed the network; the worst image is {parity.worst}",
         data={
@@ -78,20 +84,22 @@ def numeric_export(measurement: Measurement, parity: NumericParity | None, limit
     )
 
 
-def sane_outputs(measurement: Measurement, name: str) -> VerdictRow:
-    """Judge whether a model's logits are numbers and depend on the image; report how far int8 is from fp32."""
+def sane_outputs(measurement: Measurement, name: str, heads: Sequence[Head]) -> VerdictRow:
+    """Judge whether a model's logits are numbers and depend on the image; report how far int8 is from fp32, head by head."""
     outputs = measurement.raw["models"][name]["eval"]
     if outputs is None:
         return undecided("numeric", f"{name} logits", "no images were run", "numbers that vary")
     against = "fp32" if name != "fp32" and "fp32" in measurement.raw["models"] else None
-    figure, reason, data = "finite, varying", "", {}
+    figure, reason = "finite, varying", ""
+    data: dict[str, Any] = {}
     if not outputs["finite"]:
         figure, reason = "NaN or infinity", f"logits of {name} are not numbers"
     elif outputs["constant"]:
         figure, reason = "constant", f"{name} gives the same logits for every image"
+    elif stuck := _constant_heads(measurement.logits(name), heads):
+        figure, reason = "constant", f"{name} gives the same answer for every image: {', '.join(stuck)}"
     elif against and has_numbers(measurement, against):
-        nmse, largest = _distance(measurement.logits(against), measurement.logits(name))
-        figure, data = f"NMSE {nmse:.2e}, at most {largest:.2g} apart", {"nmse": nmse, "max_abs": largest}
+        figure, data = _distance(measurement.logits(against), measurement.logits(name), heads)
     return VerdictRow(
         kind="numeric",
         name=f"{name} ↔ {against} logits" if against else f"{name} logits",
@@ -103,14 +111,31 @@ def sane_outputs(measurement: Measurement, name: str) -> VerdictRow:
     )
 
 
-def _distance(reference: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Return the squared difference over the squared reference, and the largest difference, of logits `[N, C]`."""
-    difference = other.astype(np.float64) - reference
-    power = float(np.square(reference, dtype=np.float64).sum())
-    return float(np.square(difference).sum()) / (power or 1.0), float(np.abs(difference).max())
+def _constant_heads(logits: npt.NDArray[np.float32], heads: Sequence[Head]) -> list[str]:
+    """Return the names of the heads, where there are several, whose columns do not depend on the image."""
+    if len(heads) == 1 or len(logits) == 1:
+        return []
+    varies = (logits != logits[0]).any(axis=0)
+    return [head.name for head, columns in zip(heads, columns_of(heads), strict=True) if not varies[columns].any()]
 
 
-def decision(fp32: npt.NDArray[np.int64], int8: npt.NDArray[np.int64], tolerance_percent: float) -> VerdictRow:
+def _distance(
+    reference: npt.NDArray[np.float32], other: npt.NDArray[np.float32], heads: Sequence[Head]
+) -> tuple[str, dict[str, Any]]:
+    """Return how far finite logits `[N, C]` are from a reference: NMSE and largest difference, in words and in numbers."""
+    nmse = head_nmse(reference, other, heads)
+    difference = np.abs(other.astype(np.float64) - reference)
+    if is_classifier(heads):
+        (only,), largest = nmse.values(), float(difference.max())
+        return f"NMSE {only:.2e}, at most {largest:.2g} apart", {"nmse": only, "max_abs": largest}
+    relative = float((difference / on_one_scale(reference, heads)[1]).max())
+    words = ", ".join(f"{name} {value:.2e}" if len(heads) > 1 else f"{value:.2e}" for name, value in nmse.items())
+    return f"NMSE {words}", {"nmse": max(nmse.values()), "max_abs": relative, "heads": nmse}
+
+
+def decision(
+    fp32: npt.NDArray[np.int64], int8: npt.NDArray[np.int64], tolerance_percent: float, name: str = DECISION
+) -> VerdictRow:
     """Judge how many decisions stayed the same.
 
     Both models are deterministic and the tolerance speaks of these images, so the share itself decides; the interval says how
@@ -120,6 +145,7 @@ def decision(fp32: npt.NDArray[np.int64], int8: npt.NDArray[np.int64], tolerance
         fp32: decisions `[N]` of the baseline.
         int8: decisions `[N]` of the candidate.
         tolerance_percent: the least share of equal decisions.
+        name: of the row.
     """
     same, images = int((fp32 == int8).sum()), len(fp32)
     percent = 100 * same / images
@@ -127,7 +153,7 @@ def decision(fp32: npt.NDArray[np.int64], int8: npt.NDArray[np.int64], tolerance
     kept = percent >= tolerance_percent
     return VerdictRow(
         kind="decision",
-        name=DECISION,
+        name=name,
         verdict="KEPT" if kept else "BROKEN",
         figure=f"{percent:.2f} % the same [{low:.2f}, {high:.2f}]",
         limit=f"≥ {tolerance_percent:g} %",
@@ -136,13 +162,16 @@ def decision(fp32: npt.NDArray[np.int64], int8: npt.NDArray[np.int64], tolerance
     )
 
 
-def accuracy(fp32_right: npt.NDArray[np.bool_], int8_right: npt.NDArray[np.bool_], tolerance_points: float) -> VerdictRow:
+def accuracy(
+    fp32_right: npt.NDArray[np.bool_], int8_right: npt.NDArray[np.bool_], tolerance_points: float, name: str = ACCURACY
+) -> VerdictRow:
     """Judge whether int8 is less accurate than fp32 by no more than a tolerance, on the same images.
 
     Args:
         fp32_right: `[N]`, whether the baseline is right.
         int8_right: `[N]`, whether the candidate is right.
         tolerance_points: the allowed drop of top-1, in points.
+        name: of the row.
     """
     lost = int((fp32_right & ~int8_right).sum())
     gained = int((~fp32_right & int8_right).sum())
@@ -154,7 +183,7 @@ def accuracy(fp32_right: npt.NDArray[np.bool_], int8_right: npt.NDArray[np.bool_
         )
     return VerdictRow(
         kind="accuracy",
-        name=ACCURACY,
+        name=name,
         verdict=result.verdict,
         figure=f"{result.drop_points:+.2f} points lost [{result.low_points:+.2f}, {result.high_points:+.2f}]",
         limit=f"≤ {tolerance_points:g} points",

@@ -17,9 +17,20 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["check_target", "measure", "measured_labels", "open_target", "session_options", "stand_in"]
+__all__ = [
+    "check_target",
+    "measure",
+    "measured_labels",
+    "measured_targets",
+    "open_target",
+    "session_options",
+    "stand_in",
+    "time_models",
+]
 
 CPU = "CPUExecutionProvider"
+QUICK = LatencyRequest(warmup=10, rounds=8, queries_per_round=16)
+QUICK_IMAGES = 16
 
 
 def open_target(recipe: VerifyRecipe) -> Target:
@@ -89,6 +100,16 @@ def measured_labels(dataset: Dataset, recipe: VerifyRecipe) -> npt.NDArray[np.in
     return np.asarray(dataset.labels("test"))[_chosen(dataset.counts["test"], recipe)]
 
 
+def measured_targets(dataset: Dataset, recipe: VerifyRecipe) -> npt.NDArray[np.float32]:
+    """Return what is right for the test images that `measure` sends to the device, in their order: float32 `[N, T]`.
+
+    See `Dataset.targets`; NaN where it is not known.
+    """
+    import numpy as np
+
+    return np.asarray(dataset.targets("test"))[_chosen(dataset.counts["test"], recipe)]
+
+
 def _chosen(count: int, recipe: VerifyRecipe) -> npt.NDArray[np.int64]:
     """Return the indices of the test images to measure, spread evenly: the images may lie sorted by class."""
     import numpy as np
@@ -120,6 +141,36 @@ def measure(
         TargetError: the device must be the target and is not, cannot be used, or the runner died on it.
         ArtefactError: a model file was changed, or the runner's answer is not one.
     """
+    images = EvalRequest(images=_eval_pack(dataset, recipe, folder))
+    return _measure_on(models, images, profile, recipe, latency=LatencyRequest(), folder=folder, progress=progress)
+
+
+def time_models(
+    models: Mapping[str, OnnxModel],
+    dataset: Dataset,
+    profile: Profile,
+    recipe: VerifyRecipe,
+    *,
+    folder: Path,
+    progress: Progress,
+) -> Measurement:
+    """Have the recipe's device time models quickly, on a few validation images; see `measure`."""
+    images = EvalRequest(images=(dataset.folder / "val" / "images.npy").resolve(), limit=QUICK_IMAGES)
+    return _measure_on(models, images, profile, recipe, latency=QUICK, footprint=False, folder=folder, progress=progress)
+
+
+def _measure_on(
+    models: Mapping[str, OnnxModel],
+    images: EvalRequest,
+    profile: Profile,
+    recipe: VerifyRecipe,
+    *,
+    latency: LatencyRequest,
+    footprint: bool = True,
+    folder: Path,
+    progress: Progress,
+) -> Measurement:
+    """Have the recipe's device measure models on images, in the way that is asked; see `measure`."""
     target = open_target(recipe)
     environment = target.environment()
     if recipe.device == "local":
@@ -130,8 +181,9 @@ def measure(
     request = Request(
         models=tuple(ModelRequest(name=name, path=model.path.resolve(), sha256=model.sha256) for name, model in models.items()),
         session=options,
-        eval=EvalRequest(images=_eval_pack(dataset, recipe, folder)),
-        latency=LatencyRequest(),
+        eval=images,
+        latency=latency,
+        footprint=footprint,
     )
     raw = target.measure(request, folder, progress)
     where = _where(target, raw["environment"])

@@ -58,7 +58,7 @@ def checkpoint_of(name: str) -> Checkpoint:
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         weights={},
-        val_top1_percent=0.0,
+        val_metrics={},
         best_epoch=0,
         epochs=0,
     )

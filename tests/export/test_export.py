@@ -82,10 +82,11 @@ def test_the_file_tells_nothing_of_the_machine(efficientnet: Any) -> None:
 
 
 def test_metadata_is_enough_to_use_the_file(efficientnet: Any) -> None:
-    labels, preprocessing, provenance = read_metadata(efficientnet.model)
+    labels, preprocessing, provenance, heads = read_metadata(efficientnet.model)
     assert labels == ("Ähre", "blatt", "花")
     assert preprocessing == efficientnet.checkpoint.preprocessing
     assert provenance == {"edgetune": "test"}
+    assert heads == efficientnet.checkpoint.heads
 
 
 def test_macs_are_those_of_one_image(efficientnet: Any) -> None:

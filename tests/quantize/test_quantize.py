@@ -136,10 +136,11 @@ print(quantize(source, data, QuantizeRecipe(), load_profile("x86-vnni"), seed=0,
 
 def test_metadata_survives_and_names_the_source(net: Any, quantized: Any, tmp_path: Path) -> None:
     model = quantized(small(net))
-    labels, preprocessing, provenance = read_metadata(onnx.load(model.path))
+    labels, preprocessing, provenance, heads = read_metadata(onnx.load(model.path))
     assert labels == ("Ähre", "blatt", "花")
     assert preprocessing == model.preprocessing
     assert provenance == {"fp32_sha256": sha256_file(tmp_path / "fp32" / "model.onnx")}
+    assert heads == model.heads
 
 
 def test_test_images_do_not_calibrate(make_dataset: Any, as_artefact: Any, profile: Any, net: Any, tmp_path: Path) -> None:

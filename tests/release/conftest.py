@@ -20,7 +20,8 @@ def _sibling(name: str, path: Path):
     return module
 
 
-world = _sibling("verify_world", Path(__file__).parents[1] / "verify" / "conftest.py").world
+_worlds = _sibling("verify_world", Path(__file__).parents[1] / "verify" / "conftest.py")
+world, task_world = _worlds.world, _worlds.task_world
 
 
 @pytest.fixture

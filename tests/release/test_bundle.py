@@ -253,6 +253,7 @@ def test_classes_that_are_not_the_labels_are_refused(build, tmp_path):
     folder = build(tmp_path / "bundle").folder
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["classes"].reverse()
+    manifest["heads"][0]["columns"].reverse()
     write_json(folder / "manifest.json", manifest)
     with pytest.raises(ArtefactError, match=r"labels\.json"):
         load_bundle(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgetune.artefacts import Figures, Measurement, NumericParity, OnnxModel, Preprocessing, Report, VerdictRow
+from edgetune.device.heads import default_heads
 from edgetune.errors import ExitCode
 from edgetune.report.compose import compose, overall, write_report
 from edgetune.report.console import draw
@@ -49,7 +50,7 @@ def measurement(is_target: bool = True) -> Measurement:
 def composed(**changes) -> Report:
     given = {
         "title": "cats and dogs for raspberry-pi-5",
-        "classes": ["cat", "dog"],
+        "heads": default_heads(["cat", "dog"]),
         "shipped": "int8",
         "shipped_reason": "int8 is 1.68x as fast as fp32",
         "verdicts": [row(), row("SKIPPED", "int8 latency, p90", figure="1.62 ms", limit="")],
@@ -137,7 +138,9 @@ def test_the_page_has_every_part():
 def test_every_row_of_a_table_has_as_many_cells_as_its_header():
     hostile = ["a|b", "line\nbreak", "<script>", "`tick`"]
     size = range(len(hostile))
-    page = to_markdown(composed(classes=hostile, figures={"int8": figures(hostile, [[i * j for j in size] for i in size])}))
+    page = to_markdown(
+        composed(heads=default_heads(hostile), figures={"int8": figures(hostile, [[i * j for j in size] for i in size])})
+    )
     assert "<script>" not in page.replace("\\<script\\>", "")
     width = None
     for line in page.splitlines():
@@ -151,7 +154,7 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_header():
 
 def test_the_matrix_keeps_the_order_of_the_logits_when_the_report_comes_back_from_its_file(tmp_path):
     names = ["ten", "nine", "eight"]
-    report = composed(classes=names, figures={"int8": figures(names, [[7, 0, 1], [0, 5, 0], [0, 0, 3]])})
+    report = composed(heads=default_heads(names), figures={"int8": figures(names, [[7, 0, 1], [0, 5, 0], [0, 0, 3]])})
     write_report(report, tmp_path)
     again = Report.model_validate(json.loads((tmp_path / "report.json").read_text()))
     assert "| label ↓ decision → | ten | nine | eight |" in to_markdown(again)
@@ -162,7 +165,7 @@ def test_many_classes_show_the_most_confused_pairs_instead_of_a_matrix():
     names = [f"class {i:02}" for i in range(21)]
     confusion = [[0] * 21 for _ in names]
     confusion[3][5], confusion[5][3], confusion[7][7] = 9, 2, 100
-    page = to_markdown(composed(classes=names, figures={"int8": figures(names, confusion)}))
+    page = to_markdown(composed(heads=default_heads(names), figures={"int8": figures(names, confusion)}))
     assert "Confusion matrix" not in page
     assert "| class 03 | class 05 | 9 |\n| class 05 | class 03 | 2 |" in page
     assert "class 07 | class 07" not in page

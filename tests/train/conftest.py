@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgetune.artefacts import Dataset, Preprocessing
+from edgetune.artefacts import Checkpoint, Dataset, Preprocessing
+from edgetune.progress import Silent
 from edgetune.recipe import ModelRecipe, Recipe, TrainRecipe
 
 SIZE, SOURCE = 32, 36
@@ -88,3 +90,78 @@ def recipe() -> Callable[..., TrainRecipe]:
         return Recipe().train.model_copy(update=settings)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> ModelRecipe:
+    """The tiny network with weights from a file, so that it counts as pretrained; no dropout."""
+    import torch
+    from safetensors.torch import save_file
+
+    from edgetune.train.network import NetworkSpec, create_network
+
+    path = tmp_path_factory.mktemp("pretrained") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = create_network(NetworkSpec(backbone="test_efficientnet"), 5)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    return ModelRecipe(backbone="test_efficientnet", weights=str(path), drop_rate=0.0)
+
+
+def run_training(
+    dataset: Dataset,
+    model: ModelRecipe,
+    recipe: TrainRecipe,
+    folder: Path,
+    lines: Any = None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    **more: Any,
+) -> Checkpoint:
+    """Train as the pipeline does: with the features of the frozen backbone, where the strategy wants them."""
+    from edgetune.train.stage import TrainJob, train
+    from edgetune.train.start import features
+    from edgetune.train.strategy import wants_probe
+
+    folder.mkdir(parents=True, exist_ok=True)
+    told, seen = lines or Silent(), None
+    if wants_probe(recipe, pretrained=model.weights != "none"):
+        place = folder.with_name(f"{folder.name}-features")
+        place.mkdir(exist_ok=True)
+        settings = {"functions": "any", "seed": more.get("seed", 0), "folder": place, "progress": told}
+        seen = features(dataset, model, recipe, **settings)
+    settings = {"seed": 0, "key": "k"} | more
+    return train(TrainJob(dataset=dataset, model=model, recipe=recipe, folder=folder, features=seen, **settings), told, stop)
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Checkpoint]:
+    return run_training
+
+
+def open_tuning(dataset: Dataset, recipe: TrainRecipe, **more: Any) -> Any:
+    """Return a run before its first step, with random weights and no linear probe."""
+    import torch
+
+    from edgetune.train.finetune import FineTuning
+    from edgetune.train.network import NetworkSpec, create_network, normalisation
+    from edgetune.train.objective import Objective
+    from edgetune.train.speed import Speed
+
+    spec = NetworkSpec(backbone="test_efficientnet")
+    torch.manual_seed(0)
+    network = more.pop("network", None) or create_network(spec, len(dataset.classes))
+    decided = {"augment": recipe.augment.model_copy(update={"flip": True})}
+    decided |= {"batch_norm": "frozen"} if recipe.batch_norm == "auto" else {}
+    objective = Objective(
+        dataset.heads, more.pop("tasks", {}), np.array(dataset.targets("train")), label_smoothing=recipe.label_smoothing
+    )
+    settings = {"seed": 0, "device": torch.device("cpu"), "speed": Speed()} | more
+    tuning = FineTuning(network, normalisation(spec), dataset, recipe.model_copy(update=decided), objective, **settings)
+    tuning.learner.open_epoch(0, max(1, tuning.epochs))
+    return tuning
+
+
+@pytest.fixture(scope="session")
+def tuned() -> Callable[..., Any]:
+    return open_tuning

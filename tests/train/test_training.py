@@ -17,18 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 from edgetune.errors import Interrupted, TargetError, TrainingDiverged, UsageError, WeightsError
-from edgetune.train.evaluate import evaluate
+from edgetune.train.evaluate import predict
 from edgetune.train.finetune import FineTuning
-from edgetune.train.network import create_network, normalisation
-from edgetune.train.stage import load_network, train
+from edgetune.train.network import NetworkSpec, normalisation
+from edgetune.train.objective import Objective
+from edgetune.train.start import features, load_network
 from edgetune.train.state import StateStore
+from edgetune.train.step import Batch
 
 STEPS = 9  # per epoch: 72 images in batches of 8
-
-
-def run(dataset, model, recipe, folder, lines, *, stop=lambda: False, seed=0, key="k"):
-    folder.mkdir(parents=True, exist_ok=True)
-    return train(dataset, model, recipe, seed=seed, key=key, folder=folder, progress=lines, stop=stop)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -36,14 +33,13 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(dataset, model, tmp_path_factory):
+def whole(dataset, model, run, tmp_path_factory):
     """The files of a run of two epochs that nothing disturbed."""
-    from edgetune.progress import Silent
     from edgetune.recipe import Recipe
 
     settings = {"epochs": 2, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 5e-3}
     folder = tmp_path_factory.mktemp("whole")
-    run(dataset, model, Recipe().train.model_copy(update=settings), folder, Silent())
+    run(dataset, model, Recipe().train.model_copy(update=settings), folder)
     return files(folder)
 
 
@@ -52,30 +48,30 @@ def stopping_after(steps: int, lines):
 
 
 @pytest.mark.parametrize("average", [False, True])
-def test_learns_and_says_so(dataset, model, recipe, tmp_path, lines, average):
+def test_learns_and_says_so(dataset, model, recipe, run, tmp_path, lines, average):
     checkpoint = run(dataset, model, recipe(epochs=8, lr=1e-2, average_epochs=average), tmp_path, lines)
-    assert checkpoint.val_top1_percent >= 60  # chance is 33
+    assert checkpoint.val_metrics["top-1 %"] >= 60  # chance is 33
     assert not checkpoint.warnings
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == list(range(9))
     assert [line for line in lines.lines if line.startswith("epoch ")][-1].startswith("epoch 8/8: train loss")
     assert set(files(tmp_path)) == {"model.safetensors", "history.jsonl"}
-    network = load_network(checkpoint)
-    loss, top1 = evaluate(
-        network, normalisation(model.backbone), dataset.images("val"), dataset.labels("val"), torch.device("cpu")
-    )
-    assert top1 == checkpoint.val_top1_percent
+    logits = predict(load_network(checkpoint), normalised(), dataset.images("val"), torch.device("cpu"))
+    objective = Objective(dataset.heads, {}, dataset.targets("train"), label_smoothing=0.1)
+    reached = objective.scores(logits, dataset.targets("val"))
+    assert reached.metrics == checkpoint.val_metrics
     best = history[checkpoint.best_epoch]
     assert bool(checkpoint.averaged_epochs) == average  # on these images the mean validates better than every single epoch
     if average:
-        assert loss < best["val_loss"]
+        assert reached.loss < best["val_loss"]
         assert any(line.startswith("mean of the last 6 epochs") and line.endswith("(kept)") for line in lines.lines)
     else:
-        assert loss == pytest.approx(best["val_loss"], abs=1e-5)
-        assert best["val_top1_percent"] == checkpoint.val_top1_percent
+        assert reached.loss == pytest.approx(best["val_loss"], abs=1e-5)
+        assert best["val_metrics"] == checkpoint.val_metrics
+        assert best["val_score"] == checkpoint.val_metrics["top-1 %"]
 
 
-def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(dataset, model, recipe, tmp_path, lines, whole):
+def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(dataset, model, recipe, run, tmp_path, lines, whole):
     torch.rand(3)  # What the process drew before has no influence,
     run(dataset, model, recipe(), tmp_path / "again", lines)
     assert files(tmp_path / "again") == whole
@@ -84,7 +80,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(dataset,
 
 
 @pytest.mark.parametrize("steps", [1, 5, STEPS, STEPS + 1, 2 * STEPS])
-def test_a_run_stopped_after_any_step_ends_as_if_nothing_had_been(dataset, model, recipe, tmp_path, lines, whole, steps):
+def test_a_run_stopped_after_any_step_ends_as_if_nothing_had_been(dataset, model, recipe, run, tmp_path, lines, whole, steps):
     with pytest.raises(Interrupted, match="interrupted in epoch"):
         run(dataset, model, recipe(), tmp_path, lines, stop=stopping_after(steps, lines))
     assert lines.steps == steps
@@ -95,7 +91,7 @@ def test_a_run_stopped_after_any_step_ends_as_if_nothing_had_been(dataset, model
     assert files(tmp_path) == whole
 
 
-def test_a_run_stopped_at_every_step_ends_as_if_nothing_had_been(dataset, model, recipe, tmp_path, lines, whole):
+def test_a_run_stopped_at_every_step_ends_as_if_nothing_had_been(dataset, model, recipe, run, tmp_path, lines, whole):
     for _ in range(2 * STEPS):
         lines.steps = 0
         with pytest.raises(Interrupted):
@@ -111,7 +107,7 @@ from edgetune.artefacts import Dataset
 from edgetune.progress import Silent
 from edgetune.recipe import ModelRecipe, TrainRecipe
 from edgetune.train import finetune
-from edgetune.train.stage import train
+from edgetune.train.stage import TrainJob, train
 
 finetune.SAVE_EVERY_S = 0.0
 facts = json.loads(Path(sys.argv[1]).read_text())
@@ -123,16 +119,17 @@ class Killed(Silent):
         if self.steps == facts["kill_at"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-train(
-    Dataset.model_validate(facts["dataset"]).at(Path(facts["images"])),
-    ModelRecipe.model_validate(facts["model"]),
-    TrainRecipe.model_validate(facts["recipe"]),
-    seed=0, key="k", folder=Path(facts["folder"]), progress=Killed(),
+job = TrainJob(
+    dataset=Dataset.model_validate(facts["dataset"]).at(Path(facts["images"])),
+    model=ModelRecipe.model_validate_json(json.dumps(facts["model"])),
+    recipe=TrainRecipe.model_validate_json(json.dumps(facts["recipe"])),
+    seed=0, key="k", folder=Path(facts["folder"]),
 )
+train(job, Killed())
 """
 
 
-def test_a_process_killed_in_mid_epoch_ends_with_the_same_bytes(dataset, model, recipe, tmp_path, lines, whole):
+def test_a_process_killed_in_mid_epoch_ends_with_the_same_bytes(dataset, model, recipe, run, tmp_path, lines, whole):
     folder = tmp_path / "run"
     folder.mkdir()
     facts = {
@@ -153,7 +150,7 @@ def test_a_process_killed_in_mid_epoch_ends_with_the_same_bytes(dataset, model, 
     assert files(folder) == whole
 
 
-def interrupted(dataset, model, recipe, folder, lines) -> None:
+def interrupted(dataset, model, run, recipe, folder, lines) -> None:
     """Leave two states behind: of step 4, and of step 6."""
     for steps in (4, 6):
         with pytest.raises(Interrupted):
@@ -166,8 +163,8 @@ def newest(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "no header"])
-def test_the_newest_state_is_corrupt(dataset, model, recipe, tmp_path, lines, whole, damage):
-    interrupted(dataset, model, recipe(), tmp_path, lines)
+def test_the_newest_state_is_corrupt(dataset, model, recipe, run, tmp_path, lines, whole, damage):
+    interrupted(dataset, model, run, recipe(), tmp_path, lines)
     path = newest(tmp_path)
     content = bytearray(path.read_bytes())
     if damage == "cut short":
@@ -183,8 +180,8 @@ def test_the_newest_state_is_corrupt(dataset, model, recipe, tmp_path, lines, wh
     assert files(tmp_path) == whole
 
 
-def test_the_state_of_another_recipe_is_not_taken_up(dataset, model, recipe, tmp_path, lines, whole):
-    interrupted(dataset, model, recipe(lr=1e-3), tmp_path, lines)
+def test_the_state_of_another_recipe_is_not_taken_up(dataset, model, recipe, run, tmp_path, lines, whole):
+    interrupted(dataset, model, run, recipe(lr=1e-3), tmp_path, lines)
     run(dataset, model, recipe(), tmp_path, lines, key="another")
     assert lines.text.count("belongs to another recipe or other images and is not used") == 2
     assert "resumed" not in lines.text
@@ -207,8 +204,8 @@ def test_a_save_that_fails_leaves_the_state_before(tmp_path, lines, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["state-1.safetensors"]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_good_state(dataset, model, recipe, tmp_path, lines):
-    interrupted(dataset, model, recipe(), tmp_path, lines)
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_good_state(dataset, model, recipe, run, tmp_path, lines):
+    interrupted(dataset, model, run, recipe(), tmp_path, lines)
     with pytest.raises(TrainingDiverged, match=r"lower train.lr \(now 1e\+18\)"):
         run(dataset, model, recipe(epochs=3, lr=1e18, warmup_fraction=0.0, weight_decay=1.0), tmp_path, lines)
     states = list(tmp_path.glob("state-*"))
@@ -219,13 +216,13 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_good_state(
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_weights_that_blow_up_after_a_good_loss_are_not_saved(dataset, model, recipe, tmp_path, lines, monkeypatch):
-    interrupted(dataset, model, recipe(), tmp_path, lines)
+def test_weights_that_blow_up_after_a_good_loss_are_not_saved(dataset, model, recipe, run, tmp_path, lines, monkeypatch):
+    interrupted(dataset, model, run, recipe(), tmp_path, lines)
     before = files(tmp_path)
     step = FineTuning._train_step
 
-    def poisoned(self: FineTuning, order: torch.Tensor) -> None:
-        step(self, order)
+    def poisoned(self: FineTuning, batch: Batch) -> None:
+        step(self, batch)
         with torch.no_grad():
             self.network.classifier.weight[0, 0] = math.nan
 
@@ -235,63 +232,52 @@ def test_weights_that_blow_up_after_a_good_loss_are_not_saved(dataset, model, re
     assert files(tmp_path) == before
 
 
-def test_patience_ends_the_run_early(dataset, model, recipe, tmp_path, lines):
+def test_patience_ends_the_run_early(dataset, model, recipe, run, tmp_path, lines):
     # A rate of almost nothing improves nothing that the top-1 could see for long.
     checkpoint = run(dataset, model, recipe(epochs=30, lr=1e-12, patience=2, batch_norm="frozen"), tmp_path, lines)
     assert checkpoint.epochs == checkpoint.best_epoch + 2
     assert checkpoint.epochs < 30
 
 
-def test_frozen_batch_norms_keep_their_statistics_to_the_bit(dataset, recipe):
-    network = create_network("test_efficientnet", 3, {})
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "running" in name or "num_b" in name}
-    for batch_norm, same in (("frozen", True), ("adapt", False)):
-        tuning = FineTuning(
-            network,
-            normalisation("test_efficientnet"),
-            dataset,
-            recipe(batch_norm=batch_norm, augment=recipe().augment.model_copy(update={"flip": True})),
-            seed=0,
-            device=torch.device("cpu"),
-        )
-        tuning._train_step(torch.arange(72))
-        now = network.state_dict()
-        assert all(torch.equal(now[name], tensor) for name, tensor in before.items()) == same
+def normalised():
+    return normalisation(NetworkSpec(backbone="test_efficientnet"))
+
+
+@pytest.mark.parametrize(("batch_norm", "same"), [("frozen", True), ("adapt", False)])
+def test_frozen_batch_norms_keep_their_statistics_to_the_bit(dataset, recipe, tuned, batch_norm, same):
+    tuning = tuned(dataset, recipe(batch_norm=batch_norm))
+    state = tuning.network.state_dict()
+    before = {name: tensor.clone() for name, tensor in state.items() if "running" in name or "num_b" in name}
+    tuning._train_step(next(tuning.feed.stream(0, 0, 0)))
+    now = tuning.network.state_dict()
+    assert all(torch.equal(now[name], tensor) for name, tensor in before.items()) == same
 
 
 # No span: the raw weights. A long one: it grows from nothing, and after one step the average is ten elevenths new.
 @pytest.mark.parametrize(("span", "share"), [(0.0, 1.0), (1e9, 10 / 11)])
-def test_the_average_moves_from_the_old_weights_to_the_new(dataset, recipe, span, share):
-    augment = recipe().augment.model_copy(update={"flip": True})
-    tuning = FineTuning(
-        create_network("test_efficientnet", 3, {}),
-        normalisation("test_efficientnet"),
-        dataset,
-        recipe(ema_epochs=span, batch_norm="adapt", augment=augment),
-        seed=0,
-        device=torch.device("cpu"),
-    )
-    before = tuning.network.classifier.bias.clone()
-    tuning._train_step(torch.arange(72))
+def test_the_average_moves_from_the_old_weights_to_the_new(dataset, recipe, tuned, span, share):
+    tuning = tuned(dataset, recipe(ema_epochs=span, batch_norm="adapt"))
+    before = tuning.network.classifier.bias.detach().clone()
+    tuning._train_step(next(tuning.feed.stream(0, 0, 0)))
     expected = before + (tuning.network.classifier.bias - before) * share
-    assert torch.allclose(tuning.average.classifier.bias, expected, atol=1e-7)
+    assert torch.allclose(tuning.average.network.classifier.bias, expected, atol=1e-7)
     assert not torch.equal(before, tuning.network.classifier.bias)
 
 
-def test_no_epochs_keep_what_there_was(dataset, model, recipe, tmp_path, lines):
+def test_no_epochs_keep_what_there_was(dataset, model, recipe, run, tmp_path, lines):
     checkpoint = run(dataset, model, recipe(epochs=0), tmp_path, lines)
     assert (checkpoint.epochs, checkpoint.best_epoch) == (0, 0)
     assert "before fine-tuning, with a random head" in lines.text
     assert "linear probe" not in lines.text
 
 
-def test_batches_larger_than_the_train_set_are_said(dataset, model, recipe, tmp_path, lines):
+def test_batches_larger_than_the_train_set_are_said(dataset, model, recipe, run, tmp_path, lines):
     run(dataset, model, recipe(epochs=1, batch_size=512), tmp_path, lines)
     assert "warning: batches of 72 images instead of 512" in lines.text
     assert lines.steps == 1
 
 
-def test_a_network_that_learned_nothing_is_warned_of(dataset, model, recipe, tmp_path, lines):
+def test_a_network_that_learned_nothing_is_warned_of(dataset, model, recipe, run, tmp_path, lines):
     shutil.copytree(dataset.folder, tmp_path / "blank")
     for path in tmp_path.glob("blank/*/[is]*.npy"):
         np.save(path, np.zeros_like(np.load(path)))
@@ -299,7 +285,7 @@ def test_a_network_that_learned_nothing_is_warned_of(dataset, model, recipe, tmp
     assert checkpoint.warnings[0].startswith("the network learned nothing: it does no better")
 
 
-def test_what_the_process_had_set_comes_back(dataset, model, recipe, tmp_path, lines):
+def test_what_the_process_had_set_comes_back(dataset, model, recipe, run, tmp_path, lines):
     threads, mode, state = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.get_rng_state()
     run(dataset, model, recipe(epochs=0, threads=threads + 1), tmp_path, lines)
     assert f"with {threads + 1} threads" in lines.text
@@ -307,37 +293,38 @@ def test_what_the_process_had_set_comes_back(dataset, model, recipe, tmp_path, l
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_mixup_trains(dataset, model, recipe, tmp_path, lines):
+def test_mixup_trains(dataset, model, recipe, run, tmp_path, lines):
     run(dataset, model, recipe(epochs=1, augment=recipe().augment.model_copy(update={"mixup": 0.4})), tmp_path, lines)
     assert lines.steps == STEPS
 
 
-def test_a_transformer_takes_another_image_size(dataset, model, recipe, tmp_path, lines):
+def test_a_transformer_takes_another_image_size(dataset, model, recipe, run, tmp_path, lines):
     vit = model.model_copy(update={"backbone": "test_vit"})
     checkpoint = run(dataset, vit, recipe(epochs=1), tmp_path, lines)
-    assert checkpoint.model_options["img_size"] == 32
+    assert checkpoint.network["options"]["img_size"] == 32
     assert load_network(checkpoint)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
-def test_a_gpu_that_is_not_there(dataset, model, recipe, tmp_path, lines):
+def test_a_gpu_that_is_not_there(dataset, model, recipe, run, tmp_path, lines):
     with pytest.raises(TargetError, match="torch finds no GPU"):
         run(dataset, model, recipe(device="cuda"), tmp_path, lines)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gpu_without_enough_memory_says_which_batch_to_try(dataset, model, recipe, tmp_path, lines, monkeypatch):
+def test_a_gpu_without_enough_memory_says_which_batch_to_try(dataset, model, recipe, run, tmp_path, lines, monkeypatch):
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FineTuning, "_train_step", exhausted)
-    with pytest.raises(UsageError, match=r"batches of 8 images\n.*train\.batch_size = 4"):
+    with pytest.raises(UsageError, match=r"batches of 8 images\n.*train\.accumulate = 2 .*train\.batch_size = 4"):
         run(dataset, model, recipe(), tmp_path, lines)
 
 
-def test_a_checkpoint_of_another_architecture_does_not_load(dataset, model, recipe, tmp_path, lines):
+def test_a_checkpoint_of_another_architecture_does_not_load(dataset, model, recipe, run, tmp_path, lines):
     checkpoint = run(dataset, model, recipe(epochs=0), tmp_path, lines)
-    other = checkpoint.model_copy(update={"backbone": "test_resnet"}).at(tmp_path)
+    changed = {"backbone": "test_resnet", "network": {**checkpoint.network, "backbone": "test_resnet"}}
+    other = checkpoint.model_copy(update=changed).at(tmp_path)
     with pytest.raises(WeightsError, match=r"model\.safetensors does not fit test_resnet"):
         load_network(other)
     checkpoint.weights_path.unlink()
@@ -345,14 +332,12 @@ def test_a_checkpoint_of_another_architecture_does_not_load(dataset, model, reci
         load_network(checkpoint)
 
 
-def test_a_signal_while_features_are_extracted(dataset, model, recipe, tmp_path, lines):
-    network = create_network("test_efficientnet", 5, {})
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, tmp_path / "pretrained.safetensors")
-    pretrained = model.model_copy(update={"weights": str(tmp_path / "pretrained.safetensors")})
+def test_a_signal_while_features_are_extracted(dataset, pretrained, recipe, run, tmp_path, lines):
     with pytest.raises(Interrupted, match="interrupted at the features of the train images"):
-        run(dataset, pretrained, recipe(), tmp_path / "run", lines, stop=lambda: True)
+        features(
+            dataset, pretrained, recipe(), functions="any", seed=0, folder=tmp_path, progress=lines, stop=lambda: True
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
     checkpoint = run(dataset, pretrained, recipe(epochs=0), tmp_path / "run", lines)
     assert "linear probe: validation loss" in lines.text
     assert checkpoint.weights["kind"] == "path"
@@ -362,13 +347,13 @@ def test_a_signal_while_features_are_extracted(dataset, model, recipe, tmp_path,
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 @pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation")
-def test_trains_on_a_gpu_in_mixed_precision_and_resumes(dataset, model, recipe, tmp_path, lines):
+def test_trains_on_a_gpu_in_mixed_precision_and_resumes(dataset, model, recipe, run, tmp_path, lines):
     on_gpu = recipe(device="cuda", epochs=8, lr=1e-2)
     with pytest.raises(Interrupted):
         run(dataset, model, on_gpu, tmp_path, lines, stop=stopping_after(5, lines))
     checkpoint = run(dataset, model, on_gpu, tmp_path, lines)
     assert "resumed after epoch 0, step 5" in lines.text
-    assert checkpoint.val_top1_percent >= 60
+    assert checkpoint.val_metrics["top-1 %"] >= 60
     assert load_network(checkpoint)(torch.zeros(1, 3, 32, 32)).isfinite().all()
 
 

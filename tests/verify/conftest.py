@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Preprocessing
+from edgetune.device.heads import Head, column_names, default_heads
 from edgetune.files import sha256_file
 from edgetune.profile import Profile
 
@@ -23,6 +24,11 @@ CLASSES = ("blue", "green", "grey", "red")
 COLOURS = np.array([[30, 30, 220], [30, 220, 30], [90, 90, 90], [220, 30, 30]])
 SIDE = 8
 IMAGES = 40
+TASKS = (
+    Head("colour", "single-label", CLASSES),
+    Head("tags", "multi-label", ("cold", "warm"), (0.5, 0.5)),
+    Head("level", "regression", ("level",)),
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,40 @@ def make_dataset(folder: Path) -> Dataset:
     return value.at(folder)
 
 
-def make_model(folder: Path, precision: str, weights: np.ndarray, bias: np.ndarray) -> OnnxModel:
+@pytest.fixture(scope="session")
+def task_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The same images and three tasks: the colour, what can be said of it, and a value that is linear in it but for noise."""
+    folder = tmp_path_factory.mktemp("task-world")
+    dataset = make_dataset(folder / "data")
+    rng = np.random.default_rng(1)
+    for split in ("train", "val", "test"):
+        red, _, blue = (dataset.images(split).mean(axis=(1, 2)) / 255).T
+        labels = np.asarray(dataset.labels(split))
+        level = 1000 + 50 * red + rng.normal(0, 2, IMAGES)
+        targets = np.stack([labels, blue > 0.3, labels == 3, level], axis=1).astype(np.float32)
+        np.save(dataset.folder / split / "targets.npy", targets)
+    tasks = dataset.model_copy(
+        update={
+            "classes": column_names(TASKS),
+            "heads": tuple(replace(head, thresholds=()) for head in TASKS),
+            "strata": CLASSES,
+        }
+    ).at(dataset.folder)
+    colours = COLOURS / 255
+    weights = np.concatenate([8 * colours, [[0, 0, 20], [20, -20, -20], [50, 0, 0]]]).astype(np.float32)
+    bias = np.concatenate([-4 * (colours**2).sum(axis=1), [-6, -4, 1000]]).astype(np.float32)
+    coarse = (np.round(weights * 8) / 8).astype(np.float32)
+    return World(
+        dataset=tasks,
+        fp32=make_model(folder / "fp32", "fp32", weights, bias, TASKS),
+        int8=make_model(folder / "int8", "int8", coarse, bias, TASKS),
+        profile=make_profile(),
+    )
+
+
+def make_model(
+    folder: Path, precision: str, weights: np.ndarray, bias: np.ndarray, heads: tuple[Head, ...] = default_heads(CLASSES)
+) -> OnnxModel:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -119,7 +158,8 @@ def make_model(folder: Path, precision: str, weights: np.ndarray, bias: np.ndarr
         size_bytes=path.stat().st_size,
         opset=17,
         ir_version=8,
-        classes=CLASSES,
+        classes=column_names(heads),
+        heads=heads,
         preprocessing=Preprocessing(height=SIDE, width=SIDE),
         parity=NumericParity(images=4, max_abs=1e-6, nmse=1e-12, top1_agreement_percent=100.0, worst="red/3.png"),
     )

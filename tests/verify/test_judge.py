@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgetune.artefacts import Measurement, NumericParity
+from edgetune.device.heads import default_heads
 from edgetune.recipe import Recipe
 from edgetune.verify.choose import choose
 from edgetune.verify.judge import judge
@@ -17,8 +18,17 @@ from edgetune.verify.speed import noise, speed
 IMAGES = 400
 SIZES = {"fp32": 4_000_000, "int8": 1_100_000}
 PARITY = NumericParity(images=64, max_abs=1e-5, nmse=1e-12, top1_agreement_percent=100.0, worst="cat/1.png")
-LIMITS = Limits(parity_max_abs=1e-3, top1_drop_points=1.0, top1_agreement_percent=95.0, golden_max_abs=0.5)
+LIMITS = Limits(
+    parity_max_abs=1e-3,
+    top1_drop_points=1.0,
+    top1_agreement_percent=95.0,
+    map_drop_points=1.0,
+    rmse_increase_percent=5.0,
+    golden_max_abs=0.5,
+)
 LABELS = np.arange(IMAGES) % 4
+TARGETS = LABELS[:, None].astype(np.float32)
+HEADS = default_heads(("blue", "green", "grey", "red"))
 QUIET = {"architecture": "x86_64", "cores": 4, "logical_cores": 8, "load_average": [0.5, 0.5, 0.5], "governor": "performance"}
 GOLDEN = {
     "images": 3,
@@ -66,8 +76,8 @@ class Lab:
         measurement = self.measurement()
         sizes = {name: size for name, size in SIZES.items() if name in self.models}
         choice = choose(precision, measurement, sizes)
-        given = {"choice": choice, "limits": limits, "parity": PARITY, "sizes": sizes, **changes}
-        return {(row.kind, row.name): row for row in judge(measurement, LABELS, **given)}
+        given = {"heads": HEADS, "choice": choice, "limits": limits, "parity": PARITY, "sizes": sizes, **changes}
+        return {(row.kind, row.name): row for row in judge(measurement, TARGETS, **given)}
 
     def row(self, kind: str, word: str, **how):
         (found,) = [row for (k, name), row in self.rows(**how).items() if k == kind and word in name]
@@ -285,4 +295,5 @@ def test_limits_come_from_the_recipe_and_else_from_the_profile(world):
     found = limits(Recipe.load(None, ["verify.latency_p90_ms=4.5", "verify.top1_drop_points=0.25"]), profile)
     assert (found.latency_p90_ms, found.size_bytes, found.top1_drop_points) == (4.5, 7, 0.25)
     assert found.top1_agreement_percent == profile.tolerance.top1_agreement_percent
+    assert (found.map_drop_points, found.rmse_increase_percent) == (0.25, 5.0)
     assert found.peak_memory_bytes is None

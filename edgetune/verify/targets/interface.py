@@ -35,7 +35,7 @@ class EvalRequest(_Value):
     """The images whose logits are wanted.
 
     Attributes:
-        images: an .npy file, uint8 `[N, H, W, 3]`.
+        images: an .npy file, uint8 `[N, H, W, K]`.
         limit: how many of them, from the first; None for all.
     """
 

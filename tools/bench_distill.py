@@ -1,0 +1,69 @@
+"""Measures what a teacher gives: the same student, seeds and epochs with and without it, and the time that it costs.
+
+    python tools/bench_distill.py FOLDER --size 96 --teacher tf_efficientnet_lite2 --seeds 0 1 2 [--set distill.loss=kl ...]
+
+The teacher is fine-tuned once per seed, on the same images, before the student; its time is said apart. Then come: the student
+without a teacher, with one, and with one once more from the answers on disk, each timed as its training alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from runs import Result, compare, forget, open_run, test_top1
+
+
+def trained(output: Path, settings: list[str]) -> Result:
+    """Return what the student reaches, and the seconds of its training alone."""
+    run = open_run(output, settings)
+    dataset = run.dataset
+    if run.recipe.distill.teacher:
+        from edgetune.learning import teacher_of
+
+        teacher_of(run)
+    from edgetune.learning import features_of
+
+    features_of(run, run.recipe.model)
+    forget(output, "train")
+    began = time.perf_counter()
+    checkpoint = run.checkpoint
+    seconds = time.perf_counter() - began
+    return Result(test_top1(checkpoint, dataset), seconds)
+
+
+def main() -> None:
+    """Run all seeds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--teacher", default="tf_efficientnet_lite2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--output", type=Path, help="Keep the runs here.")
+    options = parser.parse_args()
+    results: dict[str, list[Result]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in options.seeds:
+            output = (options.output or Path(scratch)) / f"seed-{seed}"
+            plain = [f"data.source={options.folder.resolve()}", f"data.image_size={options.size}", f"seed={seed}"]
+            taught = [*plain, f"distill.teacher={options.teacher}", *options.settings]
+            began = time.perf_counter()
+            from edgetune.artefacts import Checkpoint
+            from edgetune.learning import teacher_of
+
+            run = open_run(output, taught)
+            teacher = teacher_of(run)
+            if isinstance(teacher, Checkpoint):
+                top1 = test_top1(teacher, run.dataset)
+                print(f"seed {seed}: the teacher has a top-1 of {top1:.2f} % and took {time.perf_counter() - began:.0f} s")
+            results.setdefault("without a teacher", []).append(trained(output, plain))
+            results.setdefault("with the teacher", []).append(trained(output, taught))
+            results.setdefault("from answers on disk", []).append(trained(output, taught))
+            compare(results, "without a teacher")
+
+
+if __name__ == "__main__":
+    main()
