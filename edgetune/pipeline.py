@@ -20,7 +20,7 @@ from edgetune.keys import NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions
 from edgetune.learning import ablation_of, checkpoint_of
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
-from edgetune.recipe import Recipe
+from edgetune.recipe import MANIFESTS, NAMED_SOURCES, Recipe
 from edgetune.stagecache import StageCache, identity
 from edgetune.stopping import Stop
 
@@ -32,7 +32,10 @@ PLACES = {"data": ("source", "root", "unlabelled", "download"), "distill": ("tea
 
 def default_output(recipe: Recipe, recipe_path: Path | None) -> Path:
     """Return where a build goes when no --output is given: named after the recipe file, or the images and the target."""
-    name = recipe_path.stem if recipe_path else f"{Path(recipe.data.source).name}-{Path(recipe.target).stem}"
+    # The name of a manifest's file, and of torchvision's data set, without what is before and behind it.
+    source = Path(recipe.data.source.removeprefix(NAMED_SOURCES))
+    images = source.stem if source.suffix in MANIFESTS else source.name
+    name = recipe_path.stem if recipe_path else f"{images}-{Path(recipe.target).stem}"
     return Path("runs") / name
 
 

@@ -8,6 +8,7 @@ nothing here.
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,7 +41,7 @@ METRICS = {"single-label": "top-1 %", "multi-label": "mAP %", "regression": "100
 Value = TypeVar("Value")
 
 
-def rank(run: Run, names: Sequence[str]) -> Ranking:
+def rank(run: Run, names: Sequence[str], *, remeasure: bool = False) -> Ranking:
     """Try backbones on a run's images and for its target, and write `ranking.json` and `ranking.png` into its folder.
 
     A candidate whose weights are not on this machine is timed but not scored; nothing is fetched. One that fails is said and
@@ -50,6 +51,7 @@ def rank(run: Run, names: Sequence[str]) -> Ranking:
         run: its recipe says which images, which target, and how the ends of the networks are to be; `model.weights = none`
             scores random weights instead of pretrained ones.
         names: of the backbones.
+        remeasure: forget the latencies that earlier rankings left in the run's folder.
 
     Raises:
         UsageError: `model.weights` is the file of one backbone.
@@ -63,6 +65,8 @@ def rank(run: Run, names: Sequence[str]) -> Ranking:
             f"model.weights = {weights}: one file does not fit several backbones",
             remedy="rank with model.weights = auto, or none for random weights",
         )
+    if remeasure:
+        shutil.rmtree(run.cache.root / Cost.stage, ignore_errors=True)
     talk = _Hushed(run.progress)
     run = replace(run, progress=talk)
     _ = run.dataset  # What there is to say about the images is said aloud.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from edgetune.errors import Fault, UsageError
 
-__all__ = ["SCHEMA_VERSION", "SchemaVersion", "Strict", "apply_settings", "put", "read_toml", "to_toml", "validate"]
+__all__ = ["SCHEMA_VERSION", "SchemaVersion", "Strict", "apply_settings", "put", "read_toml", "to_toml", "toml_key", "validate"]
 
 SCHEMA_VERSION = 1
 
@@ -239,16 +239,17 @@ def to_toml(content: Mapping[str, Any]) -> str:
 
 def _toml_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     values = {key: value for key, value in table.items() if not isinstance(value, Mapping) and value is not None}
-    lines = [f"{_toml_key(key)} = {_toml_text(value)}" for key, value in values.items()]
+    lines = [f"{toml_key(key)} = {_toml_text(value)}" for key, value in values.items()]
     for key, value in table.items():
         if isinstance(value, Mapping):
             inner = _toml_lines(value, (*path, key))
-            header = ".".join(_toml_key(part) for part in (*path, key))
+            header = ".".join(toml_key(part) for part in (*path, key))
             lines += ["", f"[{header}]", *inner]
     return lines
 
 
-def _toml_key(key: str) -> str:
+def toml_key(key: str) -> str:
+    """Return a key as it is written: in quotes, if it is not made of letters, digits, - and _ alone."""
     bare = key.replace("-", "").replace("_", "").isalnum() and key.isascii()
     return key if bare else _toml_text(key)
 

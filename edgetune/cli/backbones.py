@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from edgetune.artefacts import Ranking
 
 
 @click.command("backbones")
@@ -18,6 +22,7 @@ import click
 @click.option("--image-size", type=int, metavar="PIXELS", help="Height and width of the model's input.")
 @click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="The run folder of the ranking.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe; repeatable.")
+@click.option("--remeasure", is_flag=True, help="Time all candidates again, as after a measurement that was disturbed.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def command(
     pattern: str | None,
@@ -27,6 +32,7 @@ def command(
     image_size: int | None,
     output: Path | None,
     settings: tuple[str, ...],
+    remeasure: bool,
     as_json: bool,
 ) -> None:
     """List networks, or rank them for images and a board.
@@ -39,16 +45,31 @@ def command(
     What was found out is kept in the run folder, so that an interrupted ranking goes on.
     """
     if source is None:
-        given = {"--target": target, "--latency-budget": latency_budget, "--image-size": image_size, "--output": output}
-        unused = [name for name, value in {**given, "--set": settings or None}.items() if value is not None]
-        if unused:
+        given = {
+            "--target": target,
+            "--latency-budget": latency_budget,
+            "--image-size": image_size,
+            "--output": output,
+            "--set": settings or None,
+            "--remeasure": remeasure or None,
+        }
+        if unused := [name for name, value in given.items() if value is not None]:
             raise click.UsageError(f"{', '.join(unused)}: only a ranking needs that; give --data")
         _list(pattern, as_json)
         return
     sized = (f"data.image_size={image_size}",) if image_size is not None else ()
     budget = (f"verify.latency_p90_ms={latency_budget}",) if latency_budget is not None else ()
     output = output or Path("runs") / f"ranking-{Path(source).name}-{Path(target or 'host').stem}"
-    _rank(pattern, output, (*sized, *budget, *settings), {"source": source, "target": target}, as_json)
+    options = {"source": source, "target": target}
+    ranking = _ranked(pattern, output, (*sized, *budget, *settings), options, remeasure=remeasure)
+    if as_json:
+        click.echo(json.dumps(ranking.to_json(), indent=2, ensure_ascii=False))
+        return
+    from edgetune.report.front import lines
+
+    for line in lines(ranking):
+        click.echo(line)
+    click.echo(f"ranking {output / 'ranking.json'}")
 
 
 def _list(pattern: str | None, as_json: bool) -> None:
@@ -65,18 +86,13 @@ def _list(pattern: str | None, as_json: bool) -> None:
         click.echo(f"{row.name:<{width}}  {millions:>10}  {row.input_size:>5}  {row.weights}")
 
 
-def _rank(pattern: str | None, output: Path, settings: tuple[str, ...], options: dict[str, str | None], as_json: bool) -> None:
+def _ranked(
+    pattern: str | None, output: Path, settings: tuple[str, ...], options: dict[str, str | None], *, remeasure: bool
+) -> Ranking:
     from edgetune.cli.options import opened_run
     from edgetune.ranking import rank
-    from edgetune.report.front import lines
     from edgetune.train.catalogue import choice
 
     names = choice(pattern)
     with opened_run(None, output, settings, options) as run:
-        ranking = rank(run, names)
-    if as_json:
-        click.echo(json.dumps(ranking.to_json(), indent=2, ensure_ascii=False))
-        return
-    for line in lines(ranking):
-        click.echo(line)
-    click.echo(f"ranking {output / 'ranking.json'}")
+        return rank(run, names, remeasure=remeasure)

@@ -21,16 +21,16 @@ __all__ = ["cli", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("edgetune.cli.build:command", "Build a verified bundle from a recipe: all stages in a line."),
-    "init": ("edgetune.cli.init:command", "Write a commented recipe for a folder of images and a target."),
+    "init": ("edgetune.cli.init:command", "Write a commented recipe for images and a target."),
     "profiles": ("edgetune.cli.profiles:command", "List the boards that edgetune knows, or show one with its sources."),
-    "backbones": ("edgetune.cli.backbones:command", "List networks, and where their pretrained weights come from."),
-    "data": ("edgetune.cli.data:command", "Check a folder of images and decode it once."),
+    "backbones": ("edgetune.cli.backbones:command", "List networks and where weights come from, or rank them."),
+    "data": ("edgetune.cli.data:command", "Check images and what is known of them."),
     "train": ("edgetune.cli.train:command", "Fine-tune a backbone on the decoded images."),
     "lr-find": ("edgetune.cli.lr_find:command", "Try ever larger learning rates and suggest one."),
     "export": ("edgetune.cli.export:command", "Turn a checkpoint into ONNX, preprocessing included."),
     "quantize": ("edgetune.cli.quantize:command", "Turn an fp32 ONNX classifier into int8 as the target wants it."),
     "check": ("edgetune.cli.check:command", "Verify a bundle's digests, then measure and judge it again."),
-    "predict": ("edgetune.cli.predict:command", "Classify images with a bundle, exactly as the board does."),
+    "predict": ("edgetune.cli.predict:command", "Say what a bundle sees in images, as the board does."),
     "doctor": ("edgetune.cli.doctor:command", "Describe this machine: what it fits and what is missing."),
 }
 """Every command: where it is, and its line in the help, so that the help imports none of them."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from edgetune.recipe import Recipe
-from edgetune.schema import to_toml
+from edgetune.schema import to_toml, toml_key
 
 __all__ = ["commented_recipe"]
 
@@ -51,7 +51,7 @@ def _table(table: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
         yield ""
         yield from _comment(description)
         for name, value in values.items():
-            yield f"[{'.'.join((*path, key, name))}]"
+            yield f"[{'.'.join((*path, key, toml_key(name)))}]"
             yield from _table(value, (*path, key, name))
 
 

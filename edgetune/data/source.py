@@ -20,13 +20,12 @@ from edgetune.data import NO_TASKS
 from edgetune.data.listing import shown
 from edgetune.device.heads import SINGLE_LABEL, Head, column_names
 from edgetune.errors import Fault, RecipeError
-from edgetune.recipe import NAMED_SOURCES, DataRecipe, TaskRecipe
+from edgetune.recipe import MANIFESTS, NAMED_SOURCES, DataRecipe, TaskRecipe
 
 __all__ = ["SPLITS", "SPLIT_WORDS", "Item", "Source", "case_clashes", "is_manifest", "one_head", "open_source"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_WORDS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +162,7 @@ def _open(recipe: DataRecipe, tasks: Mapping[str, TaskRecipe]) -> Source:
 
 def is_manifest(source: str) -> bool:
     """Return whether a source is the name of a manifest, by its suffix; a folder may be called so too."""
-    return source.lower().endswith(MANIFEST_SUFFIXES) and not Path(source).expanduser().is_dir()
+    return source.lower().endswith(MANIFESTS) and not Path(source).expanduser().is_dir()
 
 
 def _the_one_task(source: str, tasks: Mapping[str, TaskRecipe]) -> str:

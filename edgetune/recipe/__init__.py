@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 BUILT_IN_SOURCES = ("digits",)
+MANIFESTS = (".csv", ".tsv", ".parquet")
+"""How the name of a manifest ends."""
 NAMED_SOURCES = "torchvision:"
 """How the name of one of torchvision's data sets begins."""
 PATHS: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune.artefacts import Candidate, Ranking
+from edgetune.artefacts import Candidate, Cost, Ranking
 from edgetune.report.canvas import BLUE, INK, VERMILLION, figure_at
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_front", "in_words", "lines"]
 
 ON_FRONT, TAKEN = "*", "→"
-HEADER = ("", "backbone", "score", "int8 p50", "p90", "fp32 p50", "p90", "parameters", "MACs", "file")
+HEADER = ("", "backbone", "score", "ships", "int8 p50", "p90", "fp32 p50", "p90", "parameters", "MACs", "file")
 RESTLESS = "~"
 NOISY_SPREAD_PERCENT = 10.0
 
@@ -40,6 +40,8 @@ def lines(ranking: Ranking) -> Iterator[str]:
     """Yield a ranking for a person: heading, table, what is missing and why, and the recommendation."""
     yield f"{ranking.source}, {ranking.image_size} px, for {ranking.target}"
     yield f"score: {ranking.metric} of a linear probe on {ranking.images} validation images, ± one standard error"
+    if any(one.probe and one.probe.weights["kind"] == "none" for one in ranking.candidates):
+        yield "the scores are of random weights, as model.weights = none asks: pretrained ones would order them otherwise"
     if ranking.where:
         stand_in = f", which stands in for the target: {ranking.stand_in_reason}" if ranking.stand_in_reason else ""
         yield f"latency: milliseconds at batch 1 on {ranking.where}{stand_in}"
@@ -62,6 +64,7 @@ def _row(candidate: Candidate, ranking: Ranking) -> tuple[str, ...]:
         mark,
         name,
         _score(candidate),
+        (cost.shipped if cost else None) or "-",
         *times,
         f"{cost.parameters / 1e6:.2f} M" if cost else "-",
         f"{cost.macs / 1e6:.0f} M" if cost and cost.macs else "-",
@@ -85,19 +88,20 @@ def _notes(ranking: Ranking) -> Iterator[str]:
         yield f"{ON_FRONT} no other is both faster and better; {TAKEN} recommended"
     costs = [(one.backbone, one.cost) for one in ranking.candidates if one.cost]
     if any(timing.spread_percent >= NOISY_SPREAD_PERCENT for _, cost in costs for timing in cost.timings.values()):
-        yield f"{RESTLESS} the rounds spread by {NOISY_SPREAD_PERCENT:.0f} % or more: the machine was restless, measure again"
-    for name, cost in costs:
-        int8, fp32 = cost.timings.get("int8"), cost.timings.get("fp32")
-        if cost.shipped == "fp32":
-            yield f"{name}: ranked by fp32: {cost.reason}"
-        elif int8 and fp32 and int8.p50_ms >= fp32.p50_ms:
-            yield f"{name}: int8 is not faster than fp32 here"
+        yield f"{RESTLESS} the rounds spread by {NOISY_SPREAD_PERCENT:.0f} % or more: the machine was restless, see --remeasure"
+    if slow := [name for name, cost in costs if _no_gain(cost)]:
+        yield f"int8 is not faster than fp32: {', '.join(slow)}; what `ships` is what counts"
     for one in ranking.candidates:
         for fault in one.faults:
             yield f"{one.backbone}: {fault}"
     for one in ranking.candidates:
         if one.get:
             yield f"weights not at hand: {one.backbone} ({one.get})"
+
+
+def _no_gain(cost: Cost) -> bool:
+    int8, fp32 = cost.timings.get("int8"), cost.timings.get("fp32")
+    return int8 is not None and fp32 is not None and int8.p50_ms >= fp32.p50_ms
 
 
 def draw_front(ranking: Ranking, path: Path) -> None:
@@ -122,7 +126,7 @@ def draw_front(ranking: Ranking, path: Path) -> None:
             marker = "o" if name in ranking.front else "s"
             axes.errorbar([x], [probe.score], [probe.standard_error], color=colour, marker=marker, linewidth=1, capsize=3)
             bold = "bold" if name == ranking.recommended else "normal"
-            axes.annotate(name, (x, probe.score), (6, 6), textcoords="offset points", fontsize=9, fontweight=bold)
+            axes.annotate(name, (x, probe.score), (7, -13), textcoords="offset points", fontsize=9, fontweight=bold)
         if ranking.recommended:
             x, probe = points[ranking.recommended]
             axes.plot([x], [probe.score], "o", markersize=14, markerfacecolor="none", markeredgecolor=INK, label="recommended")

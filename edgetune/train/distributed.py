@@ -69,7 +69,7 @@ def joined(device: str) -> Iterator[World]:
     """Join the group of processes, if there are several, and leave it at the end.
 
     Args:
-        device: `cuda` for NCCL, anything else for gloo.
+        device: `cpu` for gloo alone; `cuda`, or `auto` where there are GPUs, for gradients by NCCL.
     """
     here = world()
     if here.size == 1:
@@ -78,10 +78,11 @@ def joined(device: str) -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
-    if device == "cuda":
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
         torch.cuda.set_device(here.local_rank)
     # Objects travel by gloo, which needs no GPU; tensors of gradients by NCCL where there are GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield here
     finally:

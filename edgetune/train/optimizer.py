@@ -56,12 +56,18 @@ def _from_timm(name: str, groups: list[dict[str, Any]], recipe: TrainRecipe) -> 
         found = create_optimizer_v2(groups, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
     except (AssertionError, ImportError, TypeError, ValueError) as fault:
         raise UsageError(f"the optimizer {name} cannot be built: {fault}", remedy="choose another train.optimizer") from fault
-    if type(found).__name__ == "Lookahead":
-        raise UsageError(
-            f"the optimizer {name} wraps another one, so that its state cannot be resumed",
-            remedy="choose another train.optimizer",
-        )
+    if reason := _unfit(found):
+        raise UsageError(f"the optimizer {name} {reason}", remedy="choose another train.optimizer")
     return found
+
+
+def _unfit(optimizer: torch.optim.Optimizer) -> str:
+    """Return why a run cannot be trained with an optimizer; empty if it can."""
+    if getattr(optimizer, "is_second_order", False):
+        return "needs second derivatives, which are not computed here"
+    if set(optimizer.state_dict()) != {"state", "param_groups"}:
+        return "draws random numbers of its own, so that its state cannot be resumed"
+    return ""
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float, momentum: float | None) -> None:
@@ -102,8 +108,11 @@ def written_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Ten
 
 
 def _own_values(group: dict[str, Any]) -> dict[str, Any]:
-    """Return what an optimizer itself notes in a group, such as a count of steps."""
-    return {key: value for key, value in group.items() if key not in OUR_KEYS and isinstance(value, PLAIN)}
+    """Return what an optimizer itself notes in a group, such as a count of steps, which LAMB keeps as a tensor."""
+    import torch
+
+    plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in group.items() if key != "params"}
+    return {key: value for key, value in plain.items() if key not in OUR_KEYS and isinstance(value, PLAIN)}
 
 
 def take_state(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:

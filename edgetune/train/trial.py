@@ -120,14 +120,10 @@ def bare_network(
         WeightsError: the backbone cannot be built as the recipe asks.
     """
     import torch
-    from torch import nn
 
     with deterministic(resolved_threads(recipe), seed, torch.device("cpu")):
         start = _untrained(model, dataset, functions)
-        for module in start.network.modules():
-            # timm begins some residual branches at zero. A convolution with nothing but zeros is no sample of anything.
-            if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)) and module.weight is not None:
-                nn.init.ones_(module.weight)
+        _vary(start.network)
     checkpoint = Checkpoint(
         backbone=model.backbone,
         classes=dataset.classes,
@@ -142,6 +138,20 @@ def bare_network(
         epochs=0,
     )
     return checkpoint, start.network.eval()
+
+
+def _vary(network: nn.Module) -> None:
+    """Give every tensor of a fresh network that is one number throughout numbers of its own, as training would.
+
+    Fresh norms and biases are ones and zeros. The export merges tensors that are alike, and layers that share one are quantized
+    in another, slower, way: EfficientNet-Lite0 at 96 px then took 0.65 ms in int8 instead of 0.48.
+    """
+    import torch
+
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
+                tensor.add_(torch.rand_like(tensor), alpha=0.1)
 
 
 def _untrained(model: ModelRecipe, dataset: Dataset, functions: str) -> Start:

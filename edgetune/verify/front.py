@@ -58,17 +58,29 @@ def recommend(
         fastest = front[0]
         return None, f"none keeps the budget of {budget_ms:g} ms (p90); the fastest is {_named(fastest)}"
     best = min(within, key=lambda one: (_place(one)[1], *_place(one)))
-    return best, f"{_named(best)}: the best that keeps the budget of {budget_ms:g} ms (p90)"
+    return best, f"{_named(best)}: the best that keeps the budget of {budget_ms:g} ms (p90){_as_good(best, front)}"
 
 
 def _by_knee(front: Sequence[Candidate]) -> tuple[Candidate, str]:
     taken, best = knee(front), front[-1]
     if taken is best:
         alone = "no other is faster or better" if len(front) == 1 else "the front has no knee before its most accurate end"
-        return taken, f"{_named(taken)}: {alone}"
+        return taken, f"{_named(taken)}: {alone}{_as_good(taken, front)}"
     times = _place(best)[0] / _place(taken)[0]
     beyond = f"{best.backbone} gains {_place(taken)[1] - _place(best)[1]:.1f} points in {times:.1f} times the time"
-    return taken, f"{_named(taken)}: the knee of the front; {beyond}"
+    return taken, f"{_named(taken)}: the knee of the front; {beyond}{_as_good(taken, front)}"
+
+
+def _as_good(taken: Candidate, front: Sequence[Candidate]) -> str:
+    """Return which faster candidate may be as good: the fastest within one standard error."""
+    if taken.probe is None:
+        return ""
+    enough = taken.probe.score - taken.probe.standard_error
+    other = next((one for one in front if one.probe and one.probe.score >= enough and _place(one) < _place(taken)), None)
+    if other is None:
+        return ""
+    share = _place(other)[0] / _place(taken)[0]
+    return f"; {other.backbone} is within one standard error of it in {share:.2f} of the time"
 
 
 def knee(front: Sequence[Candidate]) -> Candidate:

@@ -165,3 +165,11 @@ def open_tuning(dataset: Dataset, recipe: TrainRecipe, **more: Any) -> Any:
 @pytest.fixture(scope="session")
 def tuned() -> Callable[..., Any]:
     return open_tuning
+
+
+@pytest.fixture(scope="session")
+def teacher(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A network that has learnt the shapes."""
+    model = ModelRecipe(backbone="test_efficientnet", weights="none", drop_rate=0.0)
+    changes = {"epochs": 3, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 1e-2}
+    return run_training(dataset, model, TrainRecipe().model_copy(update=changes), tmp_path_factory.mktemp("teacher"), seed=9)

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from edgetune.device.heads import Head, default_heads
 from edgetune.errors import Interrupted
 from edgetune.progress import Silent
-from edgetune.train.network import create_network, forward_features, head_of, normalisation
+from edgetune.train import probe
+from edgetune.train.network import NetworkSpec, create_network, forward_features, head_of, normalisation
+from edgetune.train.objective import Objective
 from edgetune.train.probe import extract_features, fit_probe
 
 FEATURES, CLASSES = 24, 4
+HEADS = default_heads(["a", "b", "c", "d"])
+SPEC = NetworkSpec(backbone="test_efficientnet")
 
 
 class HeadOnly(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.fc = nn.Linear(FEATURES, CLASSES)
+        self.fc = head or nn.Linear(FEATURES, CLASSES)
 
-    def get_classifier(self) -> nn.Linear:
+    def get_classifier(self) -> nn.Module:
         return self.fc
 
 
 def clouds(count: int, seed: int, *, offset: float = 30.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Separable clouds, far from the origin, with four features that never fire."""
+    """Separable clouds, far from the origin, with four features that never fire; and which cloud each is of, `[count, 1]`."""
     centres = np.random.default_rng(0).normal(0, 3, (CLASSES, FEATURES))
     random = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
     features = centres[labels] + random.normal(0, 0.5, (count, FEATURES)) + offset
     features[:, :4] = 0
-    return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels)
+    return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels.astype(np.float32))[:, None]
 
 
-def fit(network: nn.Module, **changes: float):
-    return fit_probe(network, clouds(200, 1), clouds(80, 2), **{"iterations": 60, "label_smoothing": 0.1} | changes)
+def fit(network: nn.Module, train=None, val=None, *, heads=HEADS, iterations: int = 60, smoothing: float = 0.1):
+    train, val = train or clouds(200, 1), val or clouds(80, 2)
+    objective = Objective(heads, {}, train[1].numpy(), label_smoothing=smoothing)
+    return fit_probe(network, objective, train, (val[0], val[1].numpy()), iterations=iterations), objective
 
 
 def test_separates_what_is_separable_and_says_what_the_head_does():
     network = HeadOnly()
-    result = fit(network)
-    features, labels = clouds(80, 2)
-    logits = network.fc(features)
+    result, _ = fit(network)
+    features, targets = clouds(80, 2)
+    logits, labels = network.fc(features), targets[:, 0].long()
     # The centring is folded into the layer: on raw features it gives what the fit saw.
-    assert 100.0 * (logits.argmax(1) == labels).double().mean().item() == result.val_top1_percent == 100.0
-    assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(result.val_loss, abs=1e-5)
+    assert 100.0 * (logits.argmax(1) == labels).double().mean().item() == result.scores.metrics["top-1 %"] == 100.0
+    assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(result.scores.loss, abs=1e-5)
 
 
 def test_dead_features_get_no_weight():
@@ -57,39 +66,88 @@ def test_dead_features_get_no_weight():
 
 def test_features_that_are_all_dead_leave_a_head_of_numbers():
     network = HeadOnly()
-    dead = torch.zeros(40, FEATURES), torch.arange(40) % CLASSES
-    result = fit_probe(network, dead, dead, iterations=20, label_smoothing=0.1)
+    dead = torch.zeros(40, FEATURES), (torch.arange(40) % CLASSES).float()[:, None]
+    result, _ = fit(network, dead, dead, iterations=20)
     assert torch.isfinite(network.fc.weight).all()
     assert torch.isfinite(network.fc.bias).all()
-    assert result.val_loss == pytest.approx(np.log(CLASSES), abs=1e-3)
+    assert result.scores.loss == pytest.approx(np.log(CLASSES), abs=1e-3)
 
 
 def test_fits_the_same_twice():
     one, two = HeadOnly(), HeadOnly()
-    assert fit(one) == fit(two)
+    assert fit(one)[0] == fit(two)[0]
     assert torch.equal(one.fc.weight, two.fc.weight)
 
 
-def test_features_are_those_of_each_image_in_order():
-    network = create_network("test_efficientnet", 3, {}).eval()
-    normalise = normalisation("test_efficientnet")
-    images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), np.uint8)
-    features = extract_features(
-        network, normalise, images, device=torch.device("cpu"), progress=Silent(), label="x", batch_size=3
+def test_the_penalty_that_validates_best_is_chosen():
+    """Where features tell nothing of the labels, the strongest penalty; where they tell all, the weakest."""
+    random = torch.Generator().manual_seed(0)
+
+    def noise(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(count, FEATURES, generator=random), torch.randint(4, (count, 1), generator=random).float()
+
+    assert fit(HeadOnly(), noise(60), noise(400), smoothing=0.0)[0].penalty == max(probe.PENALTIES)
+    assert fit(HeadOnly(), smoothing=0.0)[0].penalty == min(probe.PENALTIES)
+
+
+def test_hidden_layers_learn_what_one_layer_cannot():
+    """Opposite corners of a square are of one class."""
+    random = torch.Generator().manual_seed(0)
+    features = (torch.rand(400, FEATURES, generator=random) * 2 - 1) * torch.tensor([1.0] * 2 + [0.1] * (FEATURES - 2)) + 5
+    targets = ((features[:, :1] > 5) ^ (features[:, 1:2] > 5)).float()
+    parts = (features[:300], targets[:300]), (features[300:], targets[300:])
+    heads = default_heads(["same", "other"])
+    flat = fit(HeadOnly(nn.Linear(FEATURES, 2)), *parts, heads=heads)[0].scores.score
+    torch.manual_seed(0)
+    layers = OrderedDict(hidden1=nn.Linear(FEATURES, 32), act1=nn.ReLU(), drop1=nn.Dropout(0.5), logits=nn.Linear(32, 2))
+    network = HeadOnly(nn.Sequential(layers))
+    deep, objective = fit(network, *parts, heads=heads)
+    assert flat < 65
+    assert deep.scores.score > 80
+    logits = network.fc.eval()(parts[1][0])
+    assert objective.scores(logits.detach(), parts[1][1].numpy()) == deep.scores
+
+
+def test_several_heads_and_missing_targets():
+    """A value in its own units, a label that is known of half the images, and a row of which nothing is known."""
+    (features, clusters), heads = (
+        clouds(200, 1),
+        (HEADS[0], Head("far", "multi-label", ("x", "y")), Head("at", "regression", ("at",))),
     )
+    labels = torch.cat([clusters == 1, clusters > 1], dim=1).float()
+    labels[::2, 1] = float("nan")
+    targets = torch.cat([clusters, labels, 1000 + 3 * clusters], dim=1)
+    targets[7] = float("nan")
+    network = HeadOnly(nn.Linear(FEATURES, 7))
+    parts = (features[:150], targets[:150]), (features[150:], targets[150:])
+    result, objective = fit(network, *parts, heads=heads)
+    assert result.scores.metrics["label: top-1 %"] == result.scores.metrics["far: mAP %"] == 100
+    assert result.scores.metrics["at: MAE"] < 0.5
+    # A row without targets has no effect on what is learnt, but that its features are counted in their scale.
+    at = objective.in_units(network.fc(parts[1][0]))[:, 6]
+    assert (at - parts[1][1][:, 3]).abs().mean() < 0.5
+
+
+def test_features_are_those_of_each_image_in_order(monkeypatch):
+    monkeypatch.setattr(probe, "BATCH_SIZE", 3)
+    network = create_network(SPEC, 3).eval()
+    normalise = normalisation(SPEC)
+    images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), np.uint8)
+    features = extract_features(network, normalise, images, device=torch.device("cpu"), progress=Silent(), label="x")
     assert features.shape == (7, head_of(network).in_features)
     with torch.inference_mode():
         alone = forward_features(network, normalise(torch.from_numpy(images[5:6]).permute(0, 3, 1, 2) / 255))
     assert torch.allclose(features[5:6], alone, atol=1e-5)
 
 
-def test_is_interrupted_between_batches():
-    network = create_network("test_efficientnet", 3, {})
+def test_is_interrupted_between_batches(monkeypatch):
+    monkeypatch.setattr(probe, "BATCH_SIZE", 3)
+    network = create_network(SPEC, 3)
     images = np.zeros((7, 32, 32, 3), np.uint8)
     asked = iter([False, True])
     with pytest.raises(Interrupted, match="interrupted at the features"):
         extract_features(
-            network, normalisation("test_efficientnet"), images, device=torch.device("cpu"), progress=Silent(),
-            label="features", batch_size=3, stop=lambda: next(asked),
+            network, normalisation(SPEC), images, device=torch.device("cpu"), progress=Silent(),
+            label="features", stop=lambda: next(asked),
         )  # fmt: skip
     assert next(asked, None) is None

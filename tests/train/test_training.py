@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,10 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from edgetune.errors import Interrupted, TargetError, TrainingDiverged, UsageError, WeightsError
+from edgetune.recipe import DistillRecipe
 from edgetune.train.evaluate import predict
 from edgetune.train.finetune import FineTuning
 from edgetune.train.network import NetworkSpec, normalisation
 from edgetune.train.objective import Objective
+from edgetune.train.stage import TrainJob, train
 from edgetune.train.start import features, load_network
 from edgetune.train.state import StateStore
 from edgetune.train.step import Batch
@@ -49,7 +53,8 @@ def stopping_after(steps: int, lines):
 
 @pytest.mark.parametrize("average", [False, True])
 def test_learns_and_says_so(dataset, model, recipe, run, tmp_path, lines, average):
-    checkpoint = run(dataset, model, recipe(epochs=8, lr=1e-2, average_epochs=average), tmp_path, lines)
+    lr = 2e-2 if average else 1e-2
+    checkpoint = run(dataset, model, recipe(epochs=8, lr=lr, average_epochs=average), tmp_path, lines)
     assert checkpoint.val_metrics["top-1 %"] >= 60  # chance is 33
     assert not checkpoint.warnings
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
@@ -61,7 +66,7 @@ def test_learns_and_says_so(dataset, model, recipe, run, tmp_path, lines, averag
     reached = objective.scores(logits, dataset.targets("val"))
     assert reached.metrics == checkpoint.val_metrics
     best = history[checkpoint.best_epoch]
-    assert bool(checkpoint.averaged_epochs) == average  # on these images the mean validates better than every single epoch
+    assert bool(checkpoint.averaged_epochs) == average  # so fast, the mean validates better than the best epoch
     if average:
         assert reached.loss < best["val_loss"]
         assert any(line.startswith("mean of the last 6 epochs") and line.endswith("(kept)") for line in lines.lines)
@@ -262,6 +267,200 @@ def test_the_average_moves_from_the_old_weights_to_the_new(dataset, recipe, tune
     expected = before + (tuning.network.classifier.bias - before) * share
     assert torch.allclose(tuning.average.network.classifier.bias, expected, atol=1e-7)
     assert not torch.equal(before, tuning.network.classifier.bias)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+FAST = {"batch_size": 24, "epochs": 3, "probe_iterations": 5}  # Three steps per epoch.
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("strategy", ["lp-ft", "full", "gradual", "norm-and-bias"])
+def test_every_strategy_resumes_to_the_bit(
+    dataset, pretrained, recipe, run, teacher, tmp_path, lines, strategy, taught
+):  # fmt: skip
+    """Stopped at some step, with and without a teacher whose answers are kept."""
+    chosen = recipe(**FAST, strategy=strategy, freeze="stem", clip_norm=1.0)
+    more = {"teacher": teacher} if taught else {}
+    run(dataset, pretrained, chosen, tmp_path / "whole", **more)
+    step = random.Random(strategy + str(taught)).randrange(1, 9)
+    for stop in (lambda: lines.steps == step, lambda: False):
+        with contextlib.suppress(Interrupted):
+            run(dataset, pretrained, chosen, tmp_path / "cut", lines, stop=stop, **more)
+    assert f"resumed after epoch {step // 3}, step {step % 3}" in lines.text or step % 3 == 0
+    assert lines.steps == 9
+    for name in ("model.safetensors", "history.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    if not taught:
+        assert {path.name for path in (tmp_path / "cut").iterdir()} == {"model.safetensors", "history.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "lamb", "accumulate": 3, "schedule": "one-cycle"},
+        {"optimizer": "sgd", "l2_sp": 0.1, "schedule": "step", "ema_epochs": 0.0, "layer_groups": "thirds"},
+        {"balance": "sampler", "batch_norm": "adapt", "mixup": 0.4, "amp": "bfloat16", "schedule": "exponential"},
+        {"balance": "weights", "cutmix": 1.0, "policy": "trivialaugment", "average_epochs": False, "strategy": "full"},
+        {"distill": {"loss": "features", "views": 2}},
+        {"distill": {"loss": "dist", "views": 1}, "mixup": 0.4},
+        {"distill": {"loss": "dkd", "cache": False, "label_weight": 0.0}},
+    ],
+)
+def test_so_does_every_other_way(dataset, pretrained, recipe, run, teacher, tmp_path, lines, changes):
+    augment = recipe().augment.model_copy(update={k: changes[k] for k in ("mixup", "cutmix", "policy") if k in changes})
+    own = {name: value for name, value in changes.items() if name in type(recipe()).model_fields}
+    chosen = recipe(**FAST, **own, augment=augment)
+    more = {"teacher": teacher, "distill": DistillRecipe(**changes["distill"])} if "distill" in changes else {}
+    model = pretrained.model_copy(update={"drop_rate": 0.3, "drop_path_rate": 0.2})
+    run(dataset, model, chosen, tmp_path / "whole", **more)
+    for stop in (4, 5, 99):
+        with contextlib.suppress(Interrupted):
+            run(dataset, model, chosen, tmp_path / "cut", lines, stop=lambda stop=stop: lines.steps == stop, **more)
+    assert lines.steps == 9
+    for name in ("model.safetensors", "history.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_answers_of_an_earlier_run_change_nothing_but_who_is_asked(dataset, pretrained, recipe, run, teacher, tmp_path):
+    """The same bits with a cold cache, a warm one, and none."""
+    chosen = recipe(**FAST)
+    for name in ("cold", "warm"):
+        run(dataset, pretrained, chosen, tmp_path / name, teacher=teacher, answers=tmp_path / "answers")
+    cacheless = DistillRecipe(cache=False)
+    run(dataset, pretrained, chosen, tmp_path / "none", teacher=teacher, distill=cacheless)
+    cold, warm, none = (files(tmp_path / name) for name in ("cold", "warm", "none"))
+    assert cold == warm == none
+    # And the teacher's word is heard: alone, the student ends elsewhere.
+    run(dataset, pretrained, chosen, tmp_path / "alone")
+    assert files(tmp_path / "alone")["model.safetensors"] != cold["model.safetensors"]
+
+
+def test_a_head_that_nothing_teaches_is_refused(dataset, pretrained, recipe, run, teacher, tmp_path):
+    distill = DistillRecipe(loss="features", label_weight=0.0)
+    with pytest.raises(UsageError, match="the head would learn nothing"):
+        run(dataset, pretrained, recipe(), tmp_path, teacher=teacher, distill=distill)
+
+
+def test_the_teacher_is_on_record(dataset, pretrained, recipe, run, teacher, tmp_path, lines):
+    checkpoint = run(dataset, pretrained, recipe(**FAST), tmp_path, lines, teacher=teacher)
+    assert checkpoint.distillation["loss"] == "dist"
+    assert checkpoint.distillation["teacher_val_metrics"] == teacher.val_metrics
+    assert "teacher test_efficientnet" in lines.text
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_steps_in_parts_give_the_same_weights(dataset, pretrained, recipe, run, tmp_path, clip):
+    """By SGD: where a gradient is nearly nothing, Adam makes a step out of how it was rounded."""
+    plain = {"batch_size": 24, "optimizer": "sgd", "clip_norm": clip}
+    for parts in (1, 4):
+        run(dataset, pretrained, recipe(**plain, accumulate=parts), tmp_path / str(parts))
+    one, four = weights(tmp_path / "1"), weights(tmp_path / "4")
+    for name, tensor in one.items():
+        assert torch.allclose(tensor.double(), four[name].double(), atol=1e-6), name
+
+
+def test_gradients_are_clipped_to_the_norm(dataset, recipe, tuned):
+    """A step of plain SGD is as long as its rate times the clipped gradient."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "layer_decay": 1.0, "lr": 1.0, "batch_norm": "adapt"}
+    lengths = []
+    for clip in (0.0, 0.01, 1e5):
+        tuning = tuned(dataset, recipe(**plain, clip_norm=clip))
+        before = [parameter.detach().clone() for parameter in tuning.network.parameters()]
+        tuning.learner.step(next(tuning.feed.stream(0, 0, 0)), 1.0)
+        moved = [now.detach() - then for now, then in zip(tuning.network.parameters(), before, strict=True)]
+        lengths.append(torch.cat([one.flatten() for one in moved]).norm().item())
+    free, clipped, loose = lengths
+    assert clipped == pytest.approx(0.01, rel=1e-3)
+    assert loose == free > 0.1
+
+
+def test_l2_sp_stays_nearer_to_the_pretrained_weights(dataset, pretrained, recipe, run, tmp_path):
+    origin = load_file(Path(pretrained.weights))
+    distances = []
+    for strength in (0.0, 10.0):
+        folder = tmp_path / str(strength)
+        run(dataset, pretrained, recipe(l2_sp=strength, weight_decay=0.0, lr=1e-2), folder)
+        body = {name: tensor for name, tensor in weights(folder).items() if "classifier" not in name and "num" not in name}
+        distances.append(sum((tensor - origin[name]).square().sum().item() for name, tensor in body.items()))
+    assert distances[1] < 0.8 * distances[0]
+
+
+def test_a_linear_probe_is_the_head_alone(dataset, pretrained, recipe, run, tmp_path, lines):
+    checkpoint = run(dataset, pretrained, recipe(strategy="linear-probe", epochs=7), tmp_path, lines)
+    assert (checkpoint.epochs, lines.steps) == (0, 0)
+    assert checkpoint.val_metrics["top-1 %"] > 60
+    origin = load_file(Path(pretrained.weights))
+    for name, tensor in weights(tmp_path).items():
+        assert name.startswith("classifier") or torch.equal(tensor, origin[name]), name
+
+
+def test_a_linear_probe_on_random_weights_learns_too(dataset, model, recipe, run, tmp_path):
+    """Else nothing would; a seed of its own gives it the network that its features came from."""
+    checkpoint = run(dataset, model, recipe(strategy="linear-probe"), tmp_path, seed=3)
+    assert checkpoint.val_metrics["top-1 %"] > 45
+
+
+def test_rare_classes_are_not_forgotten(dataset, pretrained, recipe, run, tmp_path):
+    """Weights and sampler each find more of a class of which there are few."""
+    folder = tmp_path / "few"
+    shutil.copytree(dataset.folder, folder)
+    labels = dataset.labels("train")
+    rows = np.flatnonzero((labels != 2) | (np.arange(72) < 9))
+    for name in ("labels", "images", "source"):
+        np.save(folder / "train" / f"{name}.npy", np.load(dataset.folder / "train" / f"{name}.npy")[rows])
+    few = dataset.model_copy(update={"counts": {**dataset.counts, "train": len(rows)}}).at(folder)
+    found = {}
+    for balance in ("none", "weights", "sampler"):
+        settings = recipe(strategy="full", epochs=2, lr=1e-3, balance=balance, average_epochs=False, batch_norm="frozen")
+        network = load_network(run(few, pretrained, settings, tmp_path / balance))
+        logits = predict(network, normalised(), dataset.images("val"), torch.device("cpu"))
+        found[balance] = logits.softmax(dim=1)[:, 2].mean().item()
+    assert min(found["weights"], found["sampler"]) > found["none"] + 0.03
+
+
+@pytest.mark.parametrize("option", ["strategy", "schedule"])
+def test_the_history_says_how_fast_the_head_learnt(dataset, model, recipe, run, tmp_path, option):
+    if option == "strategy":
+        checkpoint = run(dataset, model, recipe(epochs=2, schedule="constant", warmup_fraction=0.0, lr=1e-3), tmp_path)
+        assert [line["lr"] for line in checkpoint.history()] == pytest.approx([0, 1e-3, 1e-3])
+        return
+    checkpoint = run(dataset, model, recipe(epochs=2, schedule="cosine", lr=1e-3, final_lr_fraction=0.0), tmp_path)
+    rates = [line["lr"] for line in checkpoint.history()]
+    assert rates[0] == 0
+    assert rates[1] > 5e-4
+    assert 0 < rates[2] < 2e-5
+
+
+def test_whoever_watches_hears_whether_it_came_to_its_end(dataset, model, recipe, run, tmp_path, lines):
+    heard: list[tuple[str, object]] = []
+
+    class Listener:
+        def step(self, step, values):
+            heard.append(("step", step))
+
+        def epoch(self, epoch, values):
+            heard.append(("epoch", epoch))
+
+        def close(self, *, complete=True):
+            heard.append(("complete", complete))
+
+    def opened(step, settings):
+        heard.append(("from", step))
+        assert settings["batch_size"] == 24
+        return Listener()
+
+    job = TrainJob(dataset=dataset, model=model, recipe=recipe(**FAST), seed=0, key="k", folder=tmp_path)
+    with pytest.raises(Interrupted):
+        train(job, lines, lambda: lines.steps == 4, opened)
+    cut = [("from", 0), ("epoch", 0), *(("step", n) for n in (1, 2, 3)), ("epoch", 1), ("step", 4), ("complete", False)]
+    assert heard == cut
+    heard.clear()
+    train(job, lines, lambda: False, opened)
+    rest = [("step", 5), ("step", 6), ("epoch", 2), *(("step", n) for n in (7, 8, 9)), ("epoch", 3), ("complete", True)]
+    assert heard == [("from", 4), *rest]
 
 
 def test_no_epochs_keep_what_there_was(dataset, model, recipe, run, tmp_path, lines):
