@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -36,16 +36,31 @@ def recipes() -> st.SearchStrategy[Recipe]:
         optional={
             "epochs": st.just("auto") | st.integers(0, 10_000),
             "lr": st.floats(1e-12, 10.0, exclude_min=True),
-            "amp": st.booleans(),
+            "average_epochs": st.booleans(),
+            "decay_at": st.lists(st.floats(0.01, 0.99), max_size=3).map(tuple),
             "augment": st.fixed_dictionaries({}, optional={"flip": st.sampled_from([True, False, "auto"])}),
         },
     )
     verify = st.fixed_dictionaries(
         {}, optional={"latency_p90_ms": st.none() | st.floats(1e-9, 1e9), "size_bytes": st.none() | st.integers(1, 2**60)}
     )
-    content = st.fixed_dictionaries(
-        {}, optional={"seed": st.integers(0, 2**31 - 1), "target": TEXTS, "data": data, "train": train, "verify": verify}
+    task = st.fixed_dictionaries(
+        {},
+        optional={
+            "kind": st.sampled_from(["single-label", "multi-label", "regression"]),
+            "columns": st.lists(TEXTS, max_size=2).map(tuple),
+            "weight": st.floats(0.1, 10.0),
+        },
     )
+    optional = {
+        "seed": st.integers(0, 2**31 - 1),
+        "target": TEXTS,
+        "data": data,
+        "tasks": st.dictionaries(TEXTS, task, max_size=2),
+        "train": train,
+        "verify": verify,
+    }
+    content = st.fixed_dictionaries({}, optional=optional)
     return content.filter(lambda c: not str(c.get("target", "")).endswith(".toml")).map(Recipe.model_validate)
 
 
@@ -91,7 +106,8 @@ def test_every_fault_of_a_file_comes_at_once(tmp_path: Path) -> None:
     assert caught.value.message == f"{path} has 9 faults"
     text = str(caught.value)
     for line in (
-        "targt: unknown key; expected one of data, export, model, quantize, schema, seed, target, train, verify "
+        "targt: unknown key; expected one of data, distill, export, model, quantize, schema, seed, target, tasks, train, "
+        "verify, watch "
         "(did you mean 'target'?)",
         "data.image_size: wrong value; got 'big'; expected a whole number or 'auto'",
         "data.val_fraction: wrong value; got nan; expected a finite number",
@@ -117,6 +133,8 @@ def leaves(model: type[BaseModel], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
+KEYS = [key for key, kind in leaves(Recipe) if get_origin(kind) is not dict]
+"""All keys but the tables whose names the user chooses."""
 NUMBERS = [key for key, kind in leaves(Recipe) if {int, float} & {kind, *get_args(kind)}]
 
 
@@ -128,7 +146,7 @@ def test_no_number_may_be_absurd(key: str, absurd: str) -> None:
 
 @pytest.mark.parametrize("key", [key for key, kind in leaves(Recipe) if "auto" in str(kind) or "all" in str(kind)])
 def test_words_beside_numbers_can_be_written_out(key: str) -> None:
-    word = "all" if key == "verify.test_images" else "auto"
+    word = "all" if key in ("verify.test_images", "model.stages") else "auto"
     assert Recipe.load(None, [f"{key}={word}"]) == Recipe()
 
 
@@ -202,13 +220,13 @@ def test_the_commented_recipe_is_the_same_recipe(tmp_path_factory: pytest.TempPa
 def test_the_resolved_recipe_holds_every_key_that_has_a_value() -> None:
     text = Recipe().to_toml()
     optional = [key for key, kind in leaves(Recipe) if type(None) in get_args(kind)]
-    for key, _ in leaves(Recipe):
+    for key in KEYS:
         assert (f"\n{key.rpartition('.')[2]} = " in f"\n{text}") is (key not in optional)
 
 
 def test_the_commented_recipe_explains_every_key() -> None:
     lines = commented_recipe(Recipe()).splitlines()
-    for key, _ in leaves(Recipe):
+    for key in KEYS:
         name = key.rpartition(".")[2]
         places = [number for number, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name} = ")]
         assert places, key

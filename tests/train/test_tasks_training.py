@@ -1,4 +1,4 @@
-"""Other tasks than one class per image, on a made-up rule with a known answer: a blob's colour, place and size."""
+"""Other tasks than one class per image, on a made-up rule with a known answer: a blob's colour, side and size, and its light."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = 32
 COUNTS = {"train": 240, "val": 60, "test": 30}
 COLOURS = Head("colour", "single-label", ("red", "green", "blue"))
 SIGNS = Head("signs", "multi-label", ("left", "large", "warm"))
-PLACE = Head("place", "regression", ("x", "weight"))
+SIZES = Head("sizes", "regression", ("radius", "weight"))
 
 
 def blobs(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -31,23 +31,24 @@ def blobs(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     x, y = random.uniform(0.2, 0.8, (2, count))
     radius, colour = random.uniform(0.1, 0.25, count), random.integers(0, 3, count)
     rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
-    images = random.integers(60, 110, (count, SIZE, SIZE, 3)).astype(np.uint8)
+    light = random.uniform(0, 1, count)
+    images = (random.integers(40, 90, (count, SIZE, SIZE, 3)) + 60 * light[:, None, None, None]).astype(np.uint8)
     for i in range(count):
         inside = (columns - x[i]) ** 2 + (rows - y[i]) ** 2 < radius[i] ** 2
         images[i][inside] = 30
         images[i][inside, colour[i]] = 230
     signs = np.stack([x < 0.5, radius > 0.175, colour == 0], axis=1)
     # In units of its own: mean 1000, standard deviation 3.
-    weight = 1000 + 3 * (radius - 0.175) / (0.15 / math.sqrt(12))
-    return images, {"colour": colour[:, None], "signs": signs, "place": np.stack([x, weight], axis=1)}
+    weight = 1000 + 3 * (light - 0.5) * math.sqrt(12)
+    return images, {"colour": colour[:, None], "signs": signs, "sizes": np.stack([radius, weight], axis=1)}
 
 
 def made(folder: Path, heads: tuple[Head, ...], missing: float = 0.0) -> Dataset:
-    """Write a data set; a part of the train and validation targets of each head is not known."""
+    """Write a data set; of a part of the train images each head's targets are not known."""
     for number, (split, count) in enumerate(COUNTS.items()):
         images, known = blobs(count, seed=number)
         targets = np.concatenate([known[head.name] for head in heads], axis=1).astype(np.float32)
-        if missing and split != "test":
+        if missing and split == "train":
             random = np.random.default_rng(100 + number)
             gone = np.concatenate(
                 [np.repeat(random.random((count, 1)) < missing, head.target_width, axis=1) for head in heads], axis=1
@@ -72,12 +73,16 @@ def made(folder: Path, heads: tuple[Head, ...], missing: float = 0.0) -> Dataset
     ).at(folder)
 
 
+def still(recipe: Any) -> Any:
+    """Return random views that leave what is to be learnt as it is."""
+    geometry = {"crop_min_area": 1.0, "aspect": 1.0, "flip": False, "rotation_degrees": 0.0}
+    return recipe().augment.model_copy(update={**geometry, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0})
+
+
 def learnt(run: Any, recipe: Any, folder: Path, heads: tuple[Head, ...], *, missing: float = 0.0, **more: Any) -> Any:
     dataset = made(folder / "data", heads, missing)
     tasks = {head.name: TaskRecipe(kind=head.kind) for head in heads} | more.pop("tasks", {})
-    still = {"crop_min_area": 1.0, "aspect": 1.0, "flip": False, "rotation_degrees": 0.0}
-    augment = recipe().augment.model_copy(update=still)
-    chosen = recipe(**{"epochs": 6, "batch_size": 16, "lr": 1e-2, "augment": augment} | more)
+    chosen = recipe(**{"epochs": 6, "batch_size": 16, "lr": 1e-2, "augment": still(recipe)} | more)
     model = ModelRecipe(backbone="test_efficientnet", weights="none", drop_rate=0.0)
     return dataset, run(dataset, model, chosen, folder / "run", tasks=tasks)
 
@@ -106,34 +111,34 @@ def test_labels_are_learnt_and_their_thresholds_chosen(run, recipe, tmp_path) ->
 
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_values_come_out_in_their_own_units(run, recipe, tmp_path, loss) -> None:
-    tasks = {"place": TaskRecipe(kind="regression", loss=loss)}
-    dataset, checkpoint = learnt(run, recipe, tmp_path, (PLACE,), tasks=tasks)
+    tasks = {"sizes": TaskRecipe(kind="regression", loss=loss)}
+    dataset, checkpoint = learnt(run, recipe, tmp_path, (SIZES,), tasks=tasks)
     said, truth = outputs(dataset, checkpoint), dataset.targets("test")
     assert 995 < said[:, 1].mean() < 1005
-    assert np.abs(said[:, 1] - truth[:, 1]).mean() < 1.7  # Of who always says 1000: 2.6.
-    assert np.abs(said[:, 0] - truth[:, 0]).mean() < 0.1  # Of who always says one half: 0.15.
+    assert np.abs(said[:, 1] - truth[:, 1]).mean() < 1.5  # Of who always says 1000: 2.6.
+    assert np.abs(said[:, 0] - truth[:, 0]).mean() < 0.025  # Of who always says 0.175: 0.0375.
     found = score_heads(checkpoint.heads, outputs(dataset, checkpoint, "val"), dataset.targets("val"), 0.0)
     assert found.metrics == pytest.approx(checkpoint.val_metrics, rel=1e-3, abs=1e-3)
-    assert checkpoint.heads == (PLACE,)
+    assert checkpoint.heads == (SIZES,)
 
 
 def test_two_heads_learn_from_images_that_know_only_one(run, recipe, tmp_path) -> None:
-    dataset, checkpoint = learnt(run, recipe, tmp_path, (COLOURS, PLACE), missing=0.4)
+    dataset, checkpoint = learnt(run, recipe, tmp_path, (COLOURS, SIZES), missing=0.4)
     found = score_heads(checkpoint.heads, outputs(dataset, checkpoint), dataset.targets("test"), 0.0)
     assert found.metrics["colour: top-1 %"] > 85
-    assert found.metrics["place: x R²"] > 0.5
-    assert checkpoint.classes == ("colour: red", "colour: green", "colour: blue", "place: x", "place: weight")
+    assert found.metrics["sizes: radius R²"] > 0.5
+    assert checkpoint.classes == ("colour: red", "colour: green", "colour: blue", "sizes: radius", "sizes: weight")
     assert set(checkpoint.val_metrics) == set(found.metrics)
 
 
 def test_a_linear_probe_knows_every_task(run, recipe, tmp_path, dataset, pretrained) -> None:
     """On features of random weights it cannot do much, but the colour of a blob is there for the taking."""
-    mine = made(tmp_path / "data", (COLOURS, SIGNS, PLACE), missing=0.2)
+    mine = made(tmp_path / "data", (COLOURS, SIGNS, SIZES), missing=0.2)
     tasks = {head.name: TaskRecipe(kind=head.kind) for head in mine.heads}
     checkpoint = run(mine, pretrained, recipe(strategy="linear-probe"), tmp_path / "run", tasks=tasks)
     found = score_heads(checkpoint.heads, outputs(mine, checkpoint), mine.targets("test"), 0.0)
     assert found.metrics["colour: top-1 %"] > 70
-    assert found.metrics["place: weight R²"] > 0.2
+    assert found.metrics["sizes: weight R²"] > 0.2
     assert 990 < outputs(mine, checkpoint)[:, 7].mean() < 1010
     assert len(checkpoint.heads[1].thresholds) == 3
 
@@ -143,14 +148,16 @@ def test_a_student_learns_every_task_from_a_teacher_alone(run, recipe, tmp_path,
     """Its own targets are all unknown but a few; the teacher, who had them, fills in for the others."""
     from edgetune.recipe import DistillRecipe
 
-    heads = (COLOURS, PLACE)
+    heads = (COLOURS, SIZES)
     _, teacher = learnt(run, recipe, tmp_path / "teacher", heads)
     dataset = made(tmp_path / "data", heads, missing=0.9)
     tasks = {head.name: TaskRecipe(kind=head.kind) for head in heads}
     model = ModelRecipe(backbone="test_efficientnet", weights="none", drop_rate=0.0)
     figures = {}
     for name, more in {"alone": {}, "taught": {"teacher": teacher, "distill": DistillRecipe(loss=loss)}}.items():
-        checkpoint = run(dataset, model, recipe(epochs=4, batch_size=16, lr=1e-2), tmp_path / name, tasks=tasks, **more)
+        chosen = recipe(epochs=6, batch_size=16, lr=1e-2, augment=still(recipe))
+        checkpoint = run(dataset, model, chosen, tmp_path / name, tasks=tasks, **more)
         figures[name] = score_heads(checkpoint.heads, outputs(dataset, checkpoint), dataset.targets("test"), 0.0).score
         assert all(math.isfinite(value) for value in checkpoint.val_metrics.values())
+    print(figures)
     assert figures["taught"] > figures["alone"] - (0 if loss == "dist" else 20)
