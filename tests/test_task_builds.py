@@ -52,7 +52,13 @@ def write_manifest(folder: Path, header: list[str], row_of: object) -> Path:
 
 
 def built(manifest: Path, output: Path, *settings: str) -> dict[str, object]:
-    common = ("data.image_size=32", "train.epochs=8", "train.batch_size=32", "verify.test_images=all", "watch.tensorboard=false")
+    common = (
+        "data.image_size=32",
+        "train.epochs=8",
+        "train.batch_size=32",
+        "verify.test_images=all",
+        "watch.tensorboard=false",
+    )
     arguments = [part for setting in (*common, *settings) for part in ("--set", setting)]
     assert main(["build", "--data", str(manifest), "--output", str(output), *arguments]) == 0
     report: dict[str, object] = json.loads((output / "report.json").read_text())

@@ -82,11 +82,27 @@ def joined(device: str) -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(here.local_rank)
     # Objects travel by gloo, which needs no GPU; tensors of gradients by NCCL where there are GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, store=_meeting_place(), rank=here.rank, world_size=here.size, timeout=PATIENCE)
     try:
         yield here
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> Any:
+    """Return where the processes of this attempt find each other.
+
+    With a --master-port torchrun keeps one store for all attempts, in which a restart would find the addresses of the dead, and
+    wait for them. Where there is one agent, all processes know which attempt it is.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store
 
 
 def share(value: Any) -> Any:

@@ -81,9 +81,8 @@ class Speed:
             from torch.nn.parallel import DistributedDataParallel
 
             on_gpu = next(network.parameters()).device.type == "cuda"
-            # Buffers are the same everywhere, see `mean_statistics`.
-            places = [world.local_rank] if on_gpu else None
-            wrapped = DistributedDataParallel(network, device_ids=places, broadcast_buffers=False)
+            # Rank 0's buffers are sent to the others before a step, which have the same already: see `mean_statistics`.
+            wrapped = DistributedDataParallel(network, device_ids=[world.local_rank] if on_gpu else None)
         return torch.compile(wrapped) if self.compiled else wrapped
 
 

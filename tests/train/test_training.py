@@ -351,12 +351,14 @@ def test_the_teacher_is_on_record(dataset, pretrained, recipe, run, teacher, tmp
     assert "teacher test_efficientnet" in lines.text
 
 
-@pytest.mark.parametrize("clip", [0.0, 0.5])
-def test_steps_in_parts_give_the_same_weights(dataset, pretrained, recipe, run, tmp_path, clip):
+@pytest.mark.parametrize(("clip", "taught"), [(0.0, False), (0.5, True)])
+def test_steps_in_parts_give_the_same_weights(dataset, pretrained, recipe, run, teacher, tmp_path, clip, taught):
     """By SGD: where a gradient is nearly nothing, Adam makes a step out of how it was rounded."""
-    plain = {"batch_size": 24, "optimizer": "sgd", "clip_norm": clip}
+    plain = {"batch_size": 24, "probe_iterations": 1, "optimizer": "sgd", "lr": 3e-3, "clip_norm": clip}
+    more = {"teacher": teacher, "distill": DistillRecipe(loss="kl")} if taught else {}
     for parts in (1, 4):
-        run(dataset, pretrained, recipe(**plain, accumulate=parts), tmp_path / str(parts))
+        checkpoint = run(dataset, pretrained, recipe(**plain, accumulate=parts), tmp_path / str(parts), **more)
+        assert checkpoint.best_epoch + checkpoint.averaged_epochs > 0  # Not the weights that it began with.
     one, four = weights(tmp_path / "1"), weights(tmp_path / "4")
     for name, tensor in one.items():
         assert torch.allclose(tensor.double(), four[name].double(), atol=1e-6), name
