@@ -45,8 +45,8 @@ class TrainRecipe(Strict):
     """The groups: the backbone's own stages, or base, middle and top with about equally many layers."""
     schedule: Literal["cosine", "exponential", "step", "one-cycle", "constant"] = "cosine"
     """How the learning rate falls after the warm-up; one-cycle also moves the momentum against it."""
-    warmup_fraction: float = Field(default=0.1, ge=0.0, le=0.9)
-    """The part of the steps that the learning rate rises."""
+    warmup_fraction: Annotated[float, Field(ge=0.0, le=0.9)] | Literal["auto"] = "auto"
+    """The part of the steps that the learning rate rises; auto: a tenth, of short runs up to three tenths."""
     final_lr_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """What is left of the peak at the end, for cosine, exponential and one-cycle."""
     decay_at: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.5, 0.75)

@@ -13,7 +13,7 @@ from edgetune.train.history import in_words
 from edgetune.train.job import TrainJob
 from edgetune.train.objective import Objective
 from edgetune.train.probe import fit_probe
-from edgetune.train.schedule import auto_epochs
+from edgetune.train.schedule import auto_epochs, auto_warmup
 from edgetune.train.speed import Speed, choose_speed
 from edgetune.train.start import Start, load_network
 from edgetune.train.strategy import wants_probe
@@ -109,11 +109,22 @@ def decided(recipe: TrainRecipe, dataset: Dataset, progress: Progress, *, fittin
     batch_size = min(recipe.batch_size, max(2, images - images % processes))
     if batch_size < recipe.batch_size:
         progress.line(f"warning: batches of {batch_size} images instead of {recipe.batch_size}: there are no more to train on")
+    warmup = recipe.warmup_fraction
+    if warmup == "auto":
+        warmup = auto_warmup(int(epochs) * max(1, images // batch_size))
     batch_norm = recipe.batch_norm
     if batch_norm == "auto":
         batch_norm = "frozen" if fitting else "adapt"
     augment = without_mirroring(recipe.augment, dataset.source)
-    return recipe.model_copy(update={"epochs": epochs, "batch_size": batch_size, "augment": augment, "batch_norm": batch_norm})
+    return recipe.model_copy(
+        update={
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "augment": augment,
+            "batch_norm": batch_norm,
+            "warmup_fraction": warmup,
+        }
+    )
 
 
 def begin(run: FineTuning, job: TrainJob, progress: Progress) -> None:

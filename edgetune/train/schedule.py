@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, assert_never
 if TYPE_CHECKING:
     from edgetune.recipe import TrainRecipe
 
-__all__ = ["auto_epochs", "cycled_momentum", "lr_factor"]
+__all__ = ["auto_epochs", "auto_warmup", "cycled_momentum", "lr_factor"]
 
+WARMUP_STEPS = 40
 # Of one-cycle, as in Smith and Topin 2018 and fastai: where the rate begins, and between which values the momentum moves.
 CYCLE_START = 1 / 25
 CYCLE_MOMENTUM = (0.85, 0.95)
@@ -23,15 +24,24 @@ def auto_epochs(images: int) -> int:
     return max(3, min(30, round(math.sqrt(130_000 / images))))
 
 
+def auto_warmup(steps: int) -> float:
+    """Return the part of a run's steps that the learning rate rises: a tenth, but 40 steps as far as they are no three tenths.
+
+    Adam's first steps are as long as the rate, whatever the gradient: in a run of 75 steps, 7 of them ruined a regression that
+    the probe had fitted (R² 0.93 to -2.7, and 0.88 at the end), 22 left it whole (0.95 at the end).
+    """
+    return max(0.1, min(0.3, WARMUP_STEPS / max(1, steps)))
+
+
 def lr_factor(step: float, total: int, recipe: TrainRecipe) -> float:
     """Return the factor of the peak learning rate at a step: a rise over the warm-up, then the schedule's fall.
 
     Args:
         step: counted from 0 over the whole run; a time budget may let it advance by more than 1.
         total: steps of the whole run.
-        recipe: its schedule.
+        recipe: its schedule, with `warmup_fraction` decided.
     """
-    warmup, last = recipe.warmup_fraction * total, recipe.final_lr_fraction
+    warmup, last = float(recipe.warmup_fraction) * total, recipe.final_lr_fraction
     if step < warmup:
         if recipe.schedule == "one-cycle":
             return _cosine(CYCLE_START, 1.0, step / warmup)
@@ -56,7 +66,7 @@ def cycled_momentum(step: float, total: int, recipe: TrainRecipe) -> float | Non
     if recipe.schedule != "one-cycle":
         return None
     low, high = CYCLE_MOMENTUM
-    warmup = recipe.warmup_fraction * total
+    warmup = float(recipe.warmup_fraction) * total
     if step < warmup:
         return _cosine(high, low, step / warmup)
     return _cosine(low, high, (step - warmup) / max(1.0, total - warmup))
