@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runs import Result, compare, forget, open_run, test_top1
+from training_runs import Result, compare, forget, open_run, test_top1
 
 
 def trained(output: Path, settings: list[str]) -> Result:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from runs import Result, compare, train
+from training_runs import Result, compare, train
 
 PLAIN = (
     "train.strategy=full",

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runs import Result, command, compare, open_run, parsed, train
+from training_runs import Result, command, compare, open_run, parsed, train
 
 HERE = Path(__file__).parent
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from runs import forget, prepared, test_top1
 
 from edgetune.artefacts import Dataset
 from edgetune.cli.console import Plain
@@ -28,6 +27,7 @@ from edgetune.train.augment import to_float
 from edgetune.train.evaluate import predict
 from edgetune.train.network import forward_features, head_modules
 from edgetune.train.start import load_start
+from training_runs import forget, prepared, test_top1
 
 
 def uncached(dataset: Dataset, recipe: Recipe, epochs: int) -> tuple[float, float]:

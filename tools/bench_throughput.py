@@ -27,6 +27,7 @@ def reference(folder: Path, size: int, steps: int) -> float:
     """Return the images per second of the loop that people write."""
     import torch
     import torch.nn.functional as F
+
     from plain_training import loaders, network
 
     train, _, classes = loaders(folder, size, BATCH, 2)
@@ -49,7 +50,6 @@ def reference(folder: Path, size: int, steps: int) -> float:
 def ours(output: Path, settings: list[str], steps: int) -> float:
     """Return the images per second of edgetune's loop."""
     import torch
-    from runs import prepared
 
     from edgetune.progress import Silent
     from edgetune.recipe import Recipe
@@ -57,6 +57,7 @@ def ours(output: Path, settings: list[str], steps: int) -> float:
     from edgetune.train.opening import decided, opened
     from edgetune.train.setting import deterministic, resolved_threads
     from edgetune.train.start import load_start
+    from training_runs import prepared
 
     recipe, dataset, device = Recipe.load(None, settings), prepared(output, settings), torch.device("cpu")
     job = TrainJob(dataset=dataset, model=recipe.model, recipe=recipe.train, seed=0, key="", folder=output)
@@ -99,7 +100,7 @@ def main() -> None:
         pace = ours(options.output, settings, options.steps) if options.one == "ours" else None
         print(json.dumps(pace or reference(options.folder, options.size, options.steps)))
         return
-    from runs import prepared
+    from training_runs import prepared
 
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()

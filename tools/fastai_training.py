@@ -22,11 +22,11 @@ from fastai.vision.all import (
     set_seed,
     vision_learner,
 )
-from plain_training import BACKBONE, opened
 
 from edgetune.recipe import ModelRecipe
 from edgetune.train.network import NetworkSpec, create_network
 from edgetune.train.weights import load_into, resolve
+from plain_training import BACKBONE, opened
 
 
 class Picture(PILImage):  # type: ignore[misc]
