@@ -35,7 +35,8 @@ def wheel(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: py
     source = repository
     if request.param == "sdist":
         with tarfile.open(build("sdist", repository, folder)) as archive:
-            archive.extractall(folder, filter="data")
+            # Pythons before 3.11.4 have no filters.
+            archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         source = next(path for path in folder.iterdir() if path.is_dir())
     return build("wheel", source, folder)
 

@@ -86,7 +86,7 @@ def model() -> ModelRecipe:
 @pytest.fixture
 def recipe() -> Callable[..., TrainRecipe]:
     def build(**changes: object) -> TrainRecipe:
-        settings = {"epochs": 2, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 5e-3} | changes
+        settings = {"epochs": 2, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 5e-3, "warmup_fraction": 0.1} | changes
         return Recipe().train.model_copy(update=settings)
 
     return build
@@ -153,6 +153,7 @@ def open_tuning(dataset: Dataset, recipe: TrainRecipe, **more: Any) -> Any:
     network = more.pop("network", None) or create_network(spec, len(dataset.classes))
     decided = {"augment": recipe.augment.model_copy(update={"flip": True})}
     decided |= {"batch_norm": "frozen"} if recipe.batch_norm == "auto" else {}
+    decided |= {"warmup_fraction": 0.1} if recipe.warmup_fraction == "auto" else {}
     objective = Objective(
         dataset.heads, more.pop("tasks", {}), np.array(dataset.targets("train")), label_smoothing=recipe.label_smoothing
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetune.recipe import TrainRecipe
-from edgetune.train.schedule import CYCLE_MOMENTUM, CYCLE_START, cycled_momentum, lr_factor
+from edgetune.train.schedule import CYCLE_MOMENTUM, CYCLE_START, auto_warmup, cycled_momentum, lr_factor
 
 NAMES = ("cosine", "exponential", "step", "one-cycle", "constant")
 TOTAL = 1000
@@ -91,3 +91,8 @@ def test_the_momentum_of_one_cycle_moves_against_the_rate() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "one-cycle"])
 def test_other_schedules_leave_the_momentum_alone(name: str) -> None:
     assert cycled_momentum(3, 10, recipe(name)) is None
+
+
+@pytest.mark.parametrize(("steps", "part"), [(0, 0.3), (10, 0.3), (133, 0.3), (200, 0.2), (400, 0.1), (410, 0.1), (10**6, 0.1)])
+def test_short_runs_warm_up_for_longer(steps: int, part: float) -> None:
+    assert auto_warmup(steps) == pytest.approx(part, abs=0.001)

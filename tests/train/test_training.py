@@ -41,7 +41,7 @@ def whole(dataset, model, run, tmp_path_factory):
     """The files of a run of two epochs that nothing disturbed."""
     from edgetune.recipe import Recipe
 
-    settings = {"epochs": 2, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 5e-3}
+    settings = {"epochs": 2, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 5e-3, "warmup_fraction": 0.1}
     folder = tmp_path_factory.mktemp("whole")
     run(dataset, model, Recipe().train.model_copy(update=settings), folder)
     return files(folder)
