@@ -46,7 +46,7 @@ class TrainRecipe(Strict):
     schedule: Literal["cosine", "exponential", "step", "one-cycle", "constant"] = "cosine"
     """How the learning rate falls after the warm-up; one-cycle also moves the momentum against it."""
     warmup_fraction: Annotated[float, Field(ge=0.0, le=0.9)] | Literal["auto"] = "auto"
-    """The part of the steps that the learning rate rises; auto: a tenth, of short runs up to three tenths."""
+    """The part of the steps that the learning rate rises; auto: a tenth, of short regressions up to three tenths."""
     final_lr_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """What is left of the peak at the end, for cosine, exponential and one-cycle."""
     decay_at: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.5, 0.75)

@@ -111,7 +111,8 @@ def decided(recipe: TrainRecipe, dataset: Dataset, progress: Progress, *, fittin
         progress.line(f"warning: batches of {batch_size} images instead of {recipe.batch_size}: there are no more to train on")
     warmup = recipe.warmup_fraction
     if warmup == "auto":
-        warmup = auto_warmup(int(epochs) * max(1, images // batch_size))
+        regression = any(head.kind == "regression" for head in dataset.heads)
+        warmup = auto_warmup(int(epochs) * max(1, images // batch_size), regression=regression)
     batch_norm = recipe.batch_norm
     if batch_norm == "auto":
         batch_norm = "frozen" if fitting else "adapt"

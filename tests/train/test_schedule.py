@@ -94,5 +94,6 @@ def test_other_schedules_leave_the_momentum_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize(("steps", "part"), [(0, 0.3), (10, 0.3), (133, 0.3), (200, 0.2), (400, 0.1), (410, 0.1), (10**6, 0.1)])
-def test_short_runs_warm_up_for_longer(steps: int, part: float) -> None:
-    assert auto_warmup(steps) == pytest.approx(part, abs=0.001)
+def test_short_regressions_warm_up_for_longer(steps: int, part: float) -> None:
+    assert auto_warmup(steps, regression=True) == pytest.approx(part, abs=0.001)
+    assert auto_warmup(steps, regression=False) == 0.1
