@@ -236,3 +236,15 @@ def test_the_commented_recipe_explains_every_key() -> None:
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Recipe().train.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["data.unlabelled=more"], "data.unlabelled needs a teacher"),
+        (["distill.ablate=true"], "distill.ablate needs a teacher"),
+        (["distill.teacher=resnet18", "train.strategy=linear-probe"], "a linear probe learns from labels alone"),
+    ],
+)
+def test_what_needs_a_teacher_and_what_has_no_use_for_one(settings: list[str], said: str) -> None:
+    assert said in faults(None, settings)[""]

@@ -81,9 +81,15 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
-    def _unlabelled_images_have_a_teacher(self) -> Self:
+    def _a_teacher_has_a_part(self) -> Self:
         if self.data.unlabelled and not self.distill.teacher:
             raise ValueError("data.unlabelled needs a teacher: give distill.teacher, or leave the images out")
+        if self.distill.ablate and not self.distill.teacher:
+            raise ValueError("distill.ablate needs a teacher to leave out: give distill.teacher")
+        if self.distill.teacher and self.train.strategy == "linear-probe":
+            raise ValueError(
+                "a linear probe learns from labels alone: leave distill.teacher out, or take another train.strategy"
+            )
         return self
 
     @classmethod
