@@ -1,7 +1,5 @@
 """`python -m edgetune` is `edgetune`."""
 
-import sys
+from edgetune.cli.main import program
 
-from edgetune.cli.main import main
-
-sys.exit(main())
+program()

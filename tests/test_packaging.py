@@ -59,7 +59,7 @@ def test_the_wheel_knows_its_version_licence_and_program(wheel: Path) -> None:
         assert "Apache License" in archive.read(f"{info}/licenses/LICENSE").decode()
     assert f"\nVersion: {edgetune.__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
-    assert "edgetune = edgetune.cli.main:main" in programs
+    assert "edgetune = edgetune.cli.main:program" in programs
 
 
 def test_an_installed_wheel_finds_its_profiles_outside_the_checkout(wheel: Path, profiles: set[str], tmp_path: Path) -> None:

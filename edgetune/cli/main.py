@@ -17,7 +17,7 @@ import edgetune
 from edgetune.device.exitcodes import RunnerError
 from edgetune.errors import EdgetuneError, ExitCode
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "program"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("edgetune.cli.build:command", "Build a verified bundle from a recipe: all stages in a line."),
@@ -120,6 +120,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bug()
 
 
+def program() -> None:
+    """Run the command line of this process, and end the process with its exit code."""
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        # Threads of the group of processes may abort an interpreter that tidies up; everything is written by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     outcome: Any = cli.main(args=None if arguments is None else list(arguments), prog_name="edgetune", standalone_mode=False)
     sys.stdout.flush()
@@ -138,4 +149,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()
