@@ -261,6 +261,7 @@ class Run:
             "data_sha256": self.dataset.content_digest,
             "weights": self.checkpoint.weights["reference"],
             "weights_sha256": self.checkpoint.weights["sha256"],
+            **({"teacher": self.checkpoint.distillation["teacher"]} if self.checkpoint.distillation else {}),
             **versions("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow"),
         }
 

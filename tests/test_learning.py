@@ -198,6 +198,7 @@ def test_the_ablation_is_the_same_student_without_its_teacher(opened, older, tmp
     plain = opened(tmp_path / "run")
     assert plain.ablation is None
     alone = plain.checkpoint
+    assert "teacher" not in plain.provenance
     run = opened(tmp_path / "run", distill__teacher=str(older), distill__ablate=True)
     ablation = run.ablation
     assert ablation is not None
@@ -208,6 +209,7 @@ def test_the_ablation_is_the_same_student_without_its_teacher(opened, older, tmp
     difference = ablation.taught["top-1 %"] - ablation.plain["top-1 %"]
     assert difference == pytest.approx(100 * (ablation.gained - ablation.lost) / ablation.images)
     assert stages(run, "train") == {alone.folder.name, run.checkpoint.folder.name}
+    assert run.provenance["teacher"] == run.checkpoint.distillation["teacher"]
     assert ablation_of(opened(tmp_path / "run", distill__teacher=str(older), distill__ablate=True)) == ablation
 
 
