@@ -1,9 +1,10 @@
 """Measures what a teacher gives: the same student, seeds and epochs with and without it, and the time that it costs.
 
-    python tools/bench_distill.py FOLDER --size 96 --teacher tf_efficientnet_lite2 --seeds 0 1 2 [--set distill.loss=kl ...]
+    python tools/bench_distill.py FOLDER --size 96 --teacher tf_efficientnet_lite2 --seeds 0 1 2 --loss kl dist
 
-The teacher is fine-tuned once per seed, on the same images, before the student; its time is said apart. Then come: the student
-without a teacher, with one, and with one once more from the answers on disk, each timed as its training alone.
+A teacher given by name is fine-tuned once per seed, on the same images, before the student; its time is said apart. Then come
+the student without a teacher, and with one for each loss, all timed as their training alone. The first loss asks the teacher;
+the others, and the first one once more in the end, read its answers from disk.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--teacher", default="tf_efficientnet_lite2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--loss", nargs="+", default=["kl", "dist"])
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--output", type=Path, help="Keep the runs here.")
     options = parser.parse_args()
@@ -50,18 +52,21 @@ def main() -> None:
             output = (options.output or Path(scratch)) / f"seed-{seed}"
             plain = [f"data.source={options.folder.resolve()}", f"data.image_size={options.size}", f"seed={seed}"]
             taught = [*plain, f"distill.teacher={options.teacher}", *options.settings]
+            first = f"distill.loss={options.loss[0]}"
             began = time.perf_counter()
             from edgetune.artefacts import Checkpoint
             from edgetune.learning import teacher_of
 
-            run = open_run(output, taught)
+            run = open_run(output, [*taught, first])
             teacher = teacher_of(run)
             if isinstance(teacher, Checkpoint):
                 top1 = test_top1(teacher, run.dataset)
                 print(f"seed {seed}: the teacher has a top-1 of {top1:.2f} % and took {time.perf_counter() - began:.0f} s")
             results.setdefault("without a teacher", []).append(trained(output, plain))
-            results.setdefault("with the teacher", []).append(trained(output, taught))
-            results.setdefault("from answers on disk", []).append(trained(output, taught))
+            results.setdefault(f"{options.loss[0]}, asking the teacher", []).append(trained(output, [*taught, first]))
+            for loss in [*options.loss[1:], options.loss[0]]:
+                student = trained(output, [*taught, f"distill.loss={loss}"])
+                results.setdefault(f"{loss}, from answers on disk", []).append(student)
             compare(results, "without a teacher")
 
 

@@ -40,7 +40,7 @@ def uncached(dataset: Dataset, recipe: Recipe, epochs: int) -> tuple[float, floa
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     images, labels = dataset.images("train"), torch.from_numpy(dataset.labels("train").copy())
     steps = len(images) // 64
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, epochs=epochs, steps_per_epoch=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, epochs=max(1, epochs), steps_per_epoch=steps)
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(images)), 64)[:steps]:
             with torch.no_grad():
