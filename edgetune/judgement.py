@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Ablation, Checkpoint, Dataset, OnnxModel, Report
+from edgetune.artefacts import Dataset, OnnxModel, Report
 from edgetune.report.compose import compose, write_report
 from edgetune.report.tasks import described
 from edgetune.verify.choose import choose
 from edgetune.verify.judge import judge
 from edgetune.verify.limits import limits
 from edgetune.verify.metrics import figures_of_measurement
+from edgetune.verify.speed import speed
 from edgetune.verify.stage import measured_targets
-from edgetune.verify.statistics import paired_drop
 
 if TYPE_CHECKING:
     from edgetune.pipeline import Run
 
 __all__ = ["judged"]
 
-TOP1 = "top-1 %"
-"""What training calls the share of right decisions."""
+BLAME_IMAGES = 8
+BLAMED = 3
+"""Operators named where int8 is slow."""
 
 
 def judged(run: Run, folder: Path) -> Report:
@@ -40,9 +41,10 @@ def judged(run: Run, folder: Path) -> Report:
         limits=limits(run.recipe, run.profile),
         parity=run.fp32.parity,
         sizes=sizes,
+        reference=run.origin.reference,
     )
     report = compose(
-        title=f"{run.checkpoint.backbone} on {run.dataset.source} for {run.profile.title}",
+        title=f"{run.origin.name} on {run.dataset.source} for {run.profile.title}",
         shipped=choice.shipped,
         shipped_reason=choice.reason,
         verdicts=verdicts,
@@ -63,12 +65,25 @@ def judged(run: Run, folder: Path) -> Report:
 def _warnings(run: Run) -> list[str]:
     """Return everything that a stage wanted a reader to know, in the order of the stages."""
     models = [warning for model in run.models.values() for warning in model.warnings]
-    return [*run.dataset.warnings, *run.checkpoint.warnings, *models]
+    return [*run.dataset.warnings, *run.origin.warnings, *models, *_too_slow(run)]
+
+
+def _too_slow(run: Run) -> list[str]:
+    """Return that int8 was measured to be no faster than fp32, if so, and which operators are to blame."""
+    found = speed(run.measurement)
+    if run.int8 is None or found is None or found.ratio < 1:
+        return []
+    from edgetune.quantize.blame import blame
+
+    images = run.dataset.read("val", range(min(BLAME_IMAGES, run.dataset.counts["val"])))
+    shares = blame(run.fp32.path, run.int8.path, run.profile.runtime, images).operators()
+    why = "; ".join(f"{operator}: {share:.0f} % of its time" for operator, share in list(shares.items())[:BLAMED])
+    return [f"int8 is no faster than fp32 ({found}). {why or 'No operator stands out'} (profiled on this machine)"]
 
 
 def _sections(run: Run) -> dict[str, Mapping[str, Any]]:
     """Return what the stages say of themselves."""
-    dataset, checkpoint = run.dataset, run.checkpoint
+    dataset, origin = run.dataset, run.origin
     sections: dict[str, Mapping[str, Any]] = {
         "data": {
             "source": dataset.source,
@@ -77,38 +92,12 @@ def _sections(run: Run) -> dict[str, Mapping[str, Any]]:
             "image_size": f"{dataset.preprocessing.height} x {dataset.preprocessing.width}",
             "content_digest": dataset.content_digest,
         },
-        "train": {
-            "backbone": checkpoint.backbone,
-            "weights": checkpoint.weights["reference"],
-            "epochs": checkpoint.epochs,
-            "best_epoch": checkpoint.best_epoch,
-            "averaged_epochs": checkpoint.averaged_epochs,
-            **_validation(checkpoint),
-        },
+        **origin.sections(),
     }
-    if checkpoint.distillation:
-        sections["distillation"] = {**checkpoint.distillation, **_ablation(run.ablation)}
-    for name, model in run.models.items():
-        sections["export" if name == "fp32" else "quantize"] = _model_facts(model)
+    sections |= {model.stage_name: _model_facts(model) for model in run.models.values()}
     sections["provenance"] = dict(run.provenance)
-    sections["run"] = {"command": "edgetune build RUN", "run": "the run folder, which holds the resolved recipe.toml"}
+    sections["run"] = {"command": origin.command, "run": "the run folder, which holds the resolved recipe.toml"}
     return sections
-
-
-def _ablation(found: Ablation | None) -> dict[str, Any]:
-    """Return what the teacher gave on the test set, if that was asked."""
-    if found is None:
-        return {"given": "not asked; `--ablate` trains the same student without the teacher, too"}
-    facts: dict[str, Any] = {
-        "test_with_teacher": found.taught,
-        "test_without_teacher": found.plain,
-        "test_images": found.images,
-    }
-    if found.gained is not None and found.lost is not None:
-        given = paired_drop(found.lost, found.gained, found.images, 0.01)
-        low, high = -given.high_points, -given.low_points
-        facts["given"] = f"{-given.drop_points:+.2f} points of top-1 [{low:+.2f}, {high:+.2f}], of 90 % confidence"
-    return facts
 
 
 def _tasks(dataset: Dataset) -> dict[str, Any]:
@@ -116,14 +105,6 @@ def _tasks(dataset: Dataset) -> dict[str, Any]:
     return {"classes": len(dataset.classes)} if dataset.is_classifier else {"tasks": list(map(described, dataset.heads))}
 
 
-def _validation(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what was reached on the validation set: of a classifier its top-1, else all figures by name."""
-    metrics = checkpoint.val_metrics
-    if checkpoint.is_classifier and set(metrics) == {TOP1}:
-        return {"val_top1_percent": metrics[TOP1]}
-    return {"validation": dict(metrics)}
-
-
 def _model_facts(model: OnnxModel) -> dict[str, Any]:
-    fields = {"sha256", "size_bytes", "opset", "ir_version", "macs", "operators", "float_nodes", "steps", "parity"}
+    fields = {"sha256", "size_bytes", "opset", "ir_version", "macs", "operators", "float_nodes", "steps", "rungs", "parity"}
     return model.model_dump(mode="json", include=fields)

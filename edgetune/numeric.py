@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from edgetune.artefacts import NumericParity
 from edgetune.device.decisions import changed, is_classifier
-from edgetune.device.heads import REGRESSION, Head, columns_of, default_heads
+from edgetune.device.heads import MULTI_LABEL, REGRESSION, Head, columns_of, default_heads
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["PLAIN_SESSION", "compare_logits", "head_nmse", "on_one_scale", "spread_rows"]
+__all__ = ["PLAIN_SESSION", "compare_logits", "divergence", "head_nmse", "on_one_scale", "spread_rows"]
 
 # Stands for what has no finite value: JSON has no infinity.
 FARTHEST = 1e300
@@ -103,6 +103,46 @@ def head_nmse(
         error = float(np.square(errors[:, columns]).sum())
         # Beside logits that are all zero, any error is as large as errors get.
         result[head.name] = min(error / energy if energy else FARTHEST * (error > 0), FARTHEST)
+    return result
+
+
+def divergence(reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32], heads: Sequence[Head]) -> float:
+    """Return how far a model's answers are from the reference's, in nats: the mean over images, the sum over heads.
+
+    A head with a single label: KL(softmax(reference) || softmax(candidate)). Of several labels: the sum over labels of the KL
+    divergence of each one's probability. A regression: half the squared error over the values' variance, the KL divergence of
+    two normal distributions of that variance.
+
+    Args:
+        reference: float32 `[N, C]`, finite.
+        candidate: the same; infinite answers are infinitely far.
+        heads: what the columns mean.
+    """
+    import numpy as np
+
+    if not np.isfinite(candidate).all():
+        return FARTHEST
+    total = 0.0
+    _, scale = on_one_scale(reference, heads)
+    for head, columns in zip(heads, columns_of(heads), strict=True):
+        ours, theirs = candidate[:, columns].astype(np.float64), reference[:, columns].astype(np.float64)
+        if head.kind == REGRESSION:
+            total += float(0.5 * np.square((ours - theirs) / scale[columns]).sum(axis=1).mean())
+            continue
+        if head.kind == MULTI_LABEL:
+            # A label is a choice between two, with logits z and 0.
+            ours, theirs = (np.stack([one, np.zeros_like(one)], axis=-1) for one in (ours, theirs))
+        ours, theirs = _log_softmax(ours), _log_softmax(theirs)
+        total += float((np.exp(theirs) * (theirs - ours)).sum(axis=tuple(range(1, ours.ndim))).mean())
+    return total
+
+
+def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the logarithms of the probabilities along the last axis."""
+    import numpy as np
+
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
 
 

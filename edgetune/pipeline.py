@@ -10,24 +10,26 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
-import edgetune
 from edgetune import data
-from edgetune.artefacts import Ablation, Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report
+from edgetune.artefacts import Ablation, Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report, Sensitivity
 from edgetune.device.environment import processor_facts
-from edgetune.files import digest_of, write_atomic
+from edgetune.files import write_atomic
 from edgetune.keys import NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions
 from edgetune.learning import ablation_of, checkpoint_of
+from edgetune.origin import Origin, Trained, provenance_of
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
 from edgetune.recipe import MANIFESTS, NAMED_SOURCES, Recipe
 from edgetune.stagecache import StageCache, identity
 from edgetune.stopping import Stop
+from edgetune.verify.limits import limits
 
-__all__ = ["Run", "default_output"]
+__all__ = ["GIVEN", "Run", "default_output"]
 
-PLACES = {"data": ("source", "root", "unlabelled", "download"), "distill": ("teacher", "ablate", "cache")}
-"""Keys of a recipe that say where something lies on this machine, or what is done beside; not what a model is made of."""
+GIVEN = "model.toml"
+"""In a run folder: which model file the run began with, where it was not trained; see `edgetune.outside.given`."""
 
 
 def default_output(recipe: Recipe, recipe_path: Path | None) -> Path:
@@ -66,17 +68,23 @@ class Run:
             TargetError: the machine that measures is not what the recipe wants it to be.
         """
         profile = load_profile(recipe.target)
-        run = cls(recipe=recipe, profile=profile, folder=folder, progress=progress, stop=stop or Stop())
-        run._check_target()
-        write_atomic(folder / "recipe.toml", recipe.to_toml().encode())
-        return run
+        return cls(recipe=recipe, profile=profile, folder=folder, progress=progress, stop=stop or Stop()).begun()
 
-    def _check_target(self) -> None:
-        """Fault 11: a device that is not what the profile says is refused before anything is trained."""
+    def begun(self) -> Self:
+        """Return this run once its target is checked, with everything that replays it stored in the folder.
+
+        Raises:
+            TargetError: the machine that measures is not what the recipe wants it to be.
+        """
         if self.recipe.verify.device == "local":
+            # A device that is not what the profile says is refused before anything is trained.
             from edgetune.verify.stage import check_target
 
             check_target(self.profile, self.recipe.verify)
+        write_atomic(self.folder / "recipe.toml", self.recipe.to_toml().encode())
+        # What an earlier run of another origin left there would replay that one.
+        (self.folder / GIVEN).unlink(missing_ok=True)
+        return self
 
     @cached_property
     def cache(self) -> StageCache:
@@ -121,6 +129,11 @@ class Run:
         """What the teacher gave; None where that is not asked."""
         wanted = self.recipe.distill.teacher and self.recipe.distill.ablate
         return ablation_of(self) if wanted else None
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the fp32 file comes from, for report and bundle."""
+        return Trained(self)
 
     @cached_property
     def fp32(self) -> OnnxModel:
@@ -171,6 +184,8 @@ class Run:
             "recipe": self.recipe.quantize.model_dump(mode="json", exclude={"precision"}),
             "rules": self.profile.quantization.model_dump(mode="json"),
             "runtime": self.profile.runtime.model_dump(mode="json"),
+            "agreement_percent": limits(self.recipe, self.profile).top1_agreement_percent,
+            **({} if self.recipe.quantize.effort == "fast" else self._learning_here()),
             "seed": self.recipe.seed,
             "versions": versions("onnxruntime", "onnx", "numpy"),
         }
@@ -183,12 +198,43 @@ class Run:
                 self.dataset,
                 self.recipe.quantize,
                 self.profile,
+                agreement_percent=limits(self.recipe, self.profile).top1_agreement_percent,
                 seed=self.recipe.seed,
                 folder=folder,
                 progress=self.progress,
             )
 
         return self.cache.value(OnnxModel, "quantize", depends, compute)
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity:
+        """The damage that each layer does alone in integers."""
+        recipe = self.recipe.quantize
+        depends = {
+            "revision": REVISIONS["sensitivity"],
+            "fp32": self.fp32.sha256,
+            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            "recipe": recipe.model_dump(
+                mode="json",
+                include={"calibration_images", "held_out_images", "ranges", "percentile", "float_layers"},
+            ),
+            "rules": self.profile.quantization.model_dump(mode="json"),
+            "runtime": self.profile.runtime.model_dump(mode="json"),
+            "seed": self.recipe.seed,
+            "versions": versions("onnxruntime", "onnx", "numpy"),
+        }
+
+        def compute(_folder: Path, _key: str) -> Sensitivity:
+            from edgetune.quantize.stage import rank_layers
+
+            return rank_layers(self.fp32, self.dataset, recipe, self.profile, seed=self.recipe.seed, progress=self.progress)
+
+        return self.cache.value(Sensitivity, "sensitivity", depends, compute)
+
+    def _learning_here(self) -> dict[str, Any]:
+        """Return what a graph that is learnt, or whose latency is measured, depends on beside: torch and the processor."""
+        facts = processor_facts()
+        return {"learning": versions("torch"), "processor": {name: facts[name] for name in ("name", "cores", "features")}}
 
     @cached_property
     def models(self) -> dict[str, OnnxModel]:
@@ -228,8 +274,7 @@ class Run:
             "measurement": identity(self.measurement),
             "models": {name: identity(model) for name, model in self.models.items()},
             "dataset": identity(self.dataset),
-            "checkpoint": identity(self.checkpoint),
-            "ablation": identity(self.ablation) if self.ablation else None,
+            **self.origin.depends(),
             "recipe": self.recipe.model_dump(mode="json"),
             "profile": self.profile.model_dump(mode="json"),
             "versions": versions("scikit-learn", "scipy"),
@@ -250,27 +295,13 @@ class Run:
     @cached_property
     def provenance(self) -> dict[str, str]:
         """What the model was built from: versions and digests, nothing that names a time, a place or a person."""
-        # Not the tables of later stages: a change there must not make the fp32 file another one.
-        recipe = self.recipe.model_dump(mode="json", include={"data", "tasks", "model", "train", "distill", "export", "seed"})
-        for table, names in PLACES.items():
-            for name in names:
-                recipe[table].pop(name)
-        return {
-            "edgetune": edgetune.__version__,
-            "recipe_sha256": digest_of(recipe),
-            "data_sha256": self.dataset.content_digest,
-            "weights": self.checkpoint.weights["reference"],
-            "weights_sha256": self.checkpoint.weights["sha256"],
-            **({"teacher": self.checkpoint.distillation["teacher"]} if self.checkpoint.distillation else {}),
-            **versions("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow"),
-        }
+        return provenance_of(self)
 
     @cached_property
     def bundle(self) -> Bundle:
         """Everything that a device needs, in RUN/bundle."""
         from edgetune.release.bundle import make_bundle
         from edgetune.report.model_card import model_card
-        from edgetune.verify.limits import limits
         from edgetune.verify.stage import session_options, stand_in
 
         model = self.models[self.report.shipped]

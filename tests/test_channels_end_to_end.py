@@ -18,6 +18,7 @@ from edgetune.device.runner import main
 from edgetune.errors import GraphError
 from edgetune.export.stage import export
 from edgetune.files import sha256_file
+from edgetune.outside.reading import read_file
 from edgetune.pipeline import Run
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Silent
@@ -242,7 +243,10 @@ def test_the_runner_measures_checks_and_predicts(
 def test_a_file_is_quantized_with_images_of_its_channels(world: World, tmp_path: Path) -> None:
     recipe = Recipe(target="x86-vnni", data=DataRecipe(source=str(world.images)))
     run = Run(recipe=recipe, profile=world.profile, folder=tmp_path, progress=Silent())
-    assert outside.quantize_file(run, world.fp32.path).sha256 == world.int8.sha256
+    brought = outside.FileRun.of(run, outside.Given(file=str(world.fp32.path)))
+    assert brought.fp32.sha256 == world.fp32.sha256
+    assert brought.int8 is not None
+    assert brought.int8.sha256 == world.int8.sha256
 
 
 def test_a_bundle_is_checked_with_images_of_its_channels(world: World, bundle: Path) -> None:
@@ -256,7 +260,7 @@ def test_a_file_whose_shape_is_not_what_its_metadata_says_is_refused(world: Worl
     model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 3
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(GraphError) as caught:
-        outside._read_model(tmp_path / "other.onnx")
+        read_file(outside.Given(file=str(tmp_path / "other.onnx")), DataRecipe(), world.profile.model)
     (fault,) = caught.value.faults
     assert (fault.got, fault.expected) == (
         "image: UINT8 [N, 32, 32, 3]",

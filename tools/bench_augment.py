@@ -66,9 +66,9 @@ def main() -> None:
 
     import torch
 
+    from edgetune.determinism import keep_freed_memory
     from edgetune.recipe import AugmentRecipe
     from edgetune.train.augment import augment, draw
-    from edgetune.train.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(options.threads)

@@ -51,11 +51,12 @@ def ours(output: Path, settings: list[str], steps: int) -> float:
     """Return the images per second of edgetune's loop."""
     import torch
 
+    from edgetune.determinism import deterministic
     from edgetune.progress import Silent
     from edgetune.recipe import Recipe
     from edgetune.train.job import TrainJob
     from edgetune.train.opening import decided, opened
-    from edgetune.train.setting import deterministic, resolved_threads
+    from edgetune.train.setting import resolved_threads
     from edgetune.train.start import load_start
     from training_runs import prepared
 

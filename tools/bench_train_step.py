@@ -18,8 +18,8 @@ def measure(backbone: str, size: int, batch: int, keep: bool) -> float:
     """Return images per second of forward, backward and update on random images."""
     import torch
 
+    from edgetune.determinism import keep_freed_memory
     from edgetune.device.environment import processor_facts
-    from edgetune.train.memory import keep_freed_memory
     from edgetune.train.network import NetworkSpec, create_network
 
     if keep:

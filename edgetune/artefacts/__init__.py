@@ -22,7 +22,7 @@ from edgetune.artefacts.judgement import (
     VerdictName,
     VerdictRow,
 )
-from edgetune.artefacts.models import Ablation, Checkpoint, Features, LrCurve, NumericParity, OnnxModel
+from edgetune.artefacts.models import Ablation, Checkpoint, Features, LrCurve, NumericParity, OnnxModel, Sensitivity
 from edgetune.artefacts.ranking import Candidate, Cost, ProbeScore, Ranking, Timing
 from edgetune.device.heads import Head
 from edgetune.device.preprocess import Preprocessing
@@ -56,6 +56,7 @@ __all__ = [
     "Ranking",
     "RegressionFigures",
     "Report",
+    "Sensitivity",
     "Split",
     "TaskFigures",
     "Timing",

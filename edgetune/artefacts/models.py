@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Ablation", "Checkpoint", "Features", "LrCurve", "NumericParity", "OnnxModel"]
+__all__ = ["Ablation", "Checkpoint", "Features", "LrCurve", "NumericParity", "OnnxModel", "Sensitivity"]
 
 
 class Checkpoint(WithHeads):
@@ -100,8 +100,9 @@ class OnnxModel(WithHeads):
         classes: see `WithHeads`.
         heads: see `WithHeads`.
         preprocessing: what the model expects to have been done to a decoded image.
-        parity: against the model that it came from; None for a file that a user brought along.
+        parity: against the model that it came from; None for a file of edgetune's that a user brought along: it is that file.
         steps: what was done to the graph, in order, with the figures of each step.
+        rungs: the quantizer's attempts in order, each with its figures on held-out train images, and whether it was kept.
         float_nodes: nodes that compute in float where the precision says that none should, with the reason.
         operators: how often each operator stands in the graph as the runtime optimises it.
         macs: multiply-accumulates of one image.
@@ -109,7 +110,7 @@ class OnnxModel(WithHeads):
     """
 
     stage: ClassVar[str] = "onnx"
-    stage_name: Literal["export", "quantize"]
+    stage_name: Literal["export", "import", "quantize"]
     file: str = "model.onnx"
     precision: Literal["fp32", "int8"]
     sha256: str
@@ -119,6 +120,7 @@ class OnnxModel(WithHeads):
     preprocessing: Preprocessing
     parity: NumericParity | None = None
     steps: tuple[dict[str, Any], ...] = ()
+    rungs: tuple[dict[str, Any], ...] = ()
     float_nodes: tuple[str, ...] = ()
     operators: dict[str, int] = Field(default_factory=dict)
     macs: int | None = None
@@ -184,3 +186,20 @@ class LrCurve(Artefact):
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     suggestion: float | None
+
+
+class Sensitivity(Artefact):
+    """Which layer does what damage: each alone in integers, everything else in float, on held-out train images.
+
+    Attributes:
+        images: how many there are.
+        all_layers: the figures with every layer in integers.
+        layers: per layer its name, operator and figures, the largest divergence first.
+        warnings: what a reader must know.
+    """
+
+    stage: ClassVar[str] = "sensitivity"
+    images: int
+    all_layers: dict[str, float]
+    layers: tuple[dict[str, Any], ...]
+    warnings: tuple[str, ...] = ()

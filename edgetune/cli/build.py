@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgetune.cli.options import opened_run, recipe_options
+
+if TYPE_CHECKING:
+    from edgetune.artefacts import Bundle, Report
+    from edgetune.pipeline import Run
 
 
 @click.command("build")
@@ -31,6 +35,11 @@ def command(
     """
     with opened_run(recipe, output, settings, options) as run:
         report, bundle = run.report, run.bundle
+    return show(run, report, bundle, strict=strict, as_json=as_json)
+
+
+def show(run: Run, report: Report, bundle: Bundle, *, strict: bool, as_json: bool) -> int:
+    """Print what a whole line left, and return the exit code that follows from it."""
     if as_json:
         click.echo((bundle.folder / "report.json").read_text(encoding="utf-8"), nl=False)
     else:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lr-find": ("edgetune.cli.lr_find:command", "Try ever larger learning rates and suggest one."),
     "export": ("edgetune.cli.export:command", "Turn a checkpoint into ONNX, preprocessing included."),
     "quantize": ("edgetune.cli.quantize:command", "Turn an fp32 ONNX classifier into int8 as the target wants it."),
+    "sensitivity": ("edgetune.cli.sensitivity:command", "Rank layers by the damage that each does in integers."),
     "check": ("edgetune.cli.check:command", "Verify a bundle's digests, then measure and judge it again."),
     "predict": ("edgetune.cli.predict:command", "Say what a bundle sees in images, as the board does."),
     "doctor": ("edgetune.cli.doctor:command", "Describe this machine: what it fits and what is missing."),

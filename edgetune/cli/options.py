@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from edgetune.outside import Given
     from edgetune.pipeline import Run
     from edgetune.recipe import Recipe
 
@@ -27,7 +28,10 @@ KEYS = {
     "teacher": "distill.teacher",
     "ablate": "distill.ablate",
     "time_budget": "train.time_budget_s",
+    "effort": "quantize.effort",
 }
+TRAINING = ("model.", "train.", "distill.", "export.opset")
+"""How keys of a recipe begin that say how a network is made."""
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -63,6 +67,11 @@ def recipe_options(function: Function) -> Function:
         ),
         click.option("--ablate", is_flag=True, default=None, help="Train without the teacher, too, and report what it gave."),
         click.option("--time-budget", type=Duration(), metavar="TIME", help="Cut training down to this time, as 10m."),
+        click.option(
+            "--effort",
+            type=click.Choice(("fast", "default", "max")),
+            help="Of the quantizer: corrections; also reconstruction, as far as needed; also training.",
+        ),
         click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="The run folder."),
         click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe; repeatable."),
     ]
@@ -88,26 +97,59 @@ def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: Mapping
     return Recipe.load(path, settings, overrides)
 
 
+def _given_in(recipe: Path | None) -> Given | None:
+    """Return what was said of the model file that a run folder began with; None if it began with a recipe."""
+    from edgetune.outside import Given
+    from edgetune.pipeline import GIVEN
+
+    stored = None if recipe is None else recipe / GIVEN
+    return Given.load(stored) if stored is not None and stored.is_file() else None
+
+
+def _refuse_training(given: Given, settings: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    """Refuse what would have no effect on a model that is trained already.
+
+    Raises:
+        UsageError: with every such option.
+    """
+    from edgetune.errors import Fault, UsageError
+
+    idle = {name: key for name, key in KEYS.items() if key.startswith(TRAINING)}
+    asked = [f"--{name.replace('_', '-')}" for name in idle if options.get(name) is not None]
+    asked += [f"--set {one}" for one in settings if one.strip().startswith(TRAINING)]
+    if asked:
+        faults = [Fault(where=one, problem="has no meaning for a model that is trained already") for one in asked]
+        raise UsageError(f"{given.path.name} is not trained here", faults=faults, remedy="leave that out")
+
+
 @contextmanager
 def opened_run(
-    recipe: Path | None, output: Path | None, settings: tuple[str, ...], options: Mapping[str, Any]
+    recipe: Path | None,
+    output: Path | None,
+    settings: tuple[str, ...],
+    options: Mapping[str, Any],
+    given: Given | None = None,
 ) -> Iterator[Run]:
     """Open the run that the command line describes, alone in its folder, ending well on a signal.
 
-    A run folder as RECIPE replays, or goes on with, that run. Under torchrun only the first process gets that far; the others
-    train with it and end.
+    A run folder as RECIPE replays, or goes on with, that run; `given` is a model file that a run begins with. Under torchrun
+    only the first process gets that far; the others train with it and end.
     """
     from edgetune.cli.console import progress
+    from edgetune.outside import FileRun
     from edgetune.pipeline import Run, default_output
     from edgetune.profile import load_profile
     from edgetune.stagecache import locked
     from edgetune.stopping import Stop
     from edgetune.train.distributed import dismissing, joined
 
+    given = given or _given_in(recipe)
+    if given is not None:
+        _refuse_training(given, settings, options)
     resolved = read_recipe(recipe, settings, options)
     if output is None:
         output = recipe if recipe is not None and recipe.is_dir() else default_output(resolved, recipe)
-    load_profile(resolved.target)  # a mistyped target must not leave a run folder behind
+    profile = load_profile(resolved.target)  # a mistyped target must not leave a run folder behind
     stop = Stop()
     with stop.on_signals(), joined(resolved.train.device) as here:
         if here.rank:
@@ -117,4 +159,5 @@ def opened_run(
                 work(stop)
             raise click.exceptions.Exit(0)
         with dismissing(), locked(output), progress() as talk:
-            yield Run.open(resolved, output, talk, stop)
+            run = Run(recipe=resolved, profile=profile, folder=output, progress=talk, stop=stop)
+            yield (run if given is None else FileRun.of(run, given)).begun()

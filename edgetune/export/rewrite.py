@@ -1,4 +1,4 @@
-"""Exact rewrites of an exported graph: what runtimes fuse, under names that do not change from run to run."""
+"""Names that do not change from run to run, and nothing in the file that tells of the machine."""
 
 from __future__ import annotations
 
@@ -9,67 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["flatten_reshapes", "pool_means", "rename", "shape_operators", "strip"]
+__all__ = ["rename", "shape_operators", "strip"]
 
 SHAPE_OPERATORS = ("Shape", "Gather", "Range", "ConstantOfShape", "NonZero")
-
-
-def pool_means(graph: onnx.GraphProto) -> int:
-    """Replace each mean over height and width that keeps them by GlobalAveragePool, which has an integer kernel.
-
-    Returns:
-        The number of nodes replaced.
-    """
-    from onnx import numpy_helper
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    count = 0
-    for node in graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
-            continue
-        keeps = all(attribute.i == 1 for attribute in node.attribute if attribute.name == "keepdims")
-        axes = sorted(int(axis) for axis in numpy_helper.to_array(constants[node.input[1]]))
-        if keeps and axes in ([2, 3], [-2, -1]):
-            del node.input[1:]
-            del node.attribute[:]
-            node.op_type = "GlobalAveragePool"
-            count += 1
-    _drop_unused(graph)
-    return count
-
-
-def flatten_reshapes(graph: onnx.GraphProto) -> int:
-    """Replace each Reshape of a pooled `[N, C, 1, 1]` to `[-1, C]` by Flatten, which needs no shape.
-
-    Returns:
-        The number of nodes replaced.
-    """
-    from onnx import helper, numpy_helper
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    pooled = {name for node in graph.node if node.op_type == "GlobalAveragePool" for name in node.output}
-    count = 0
-    for node in graph.node:
-        # Elementwise operators and 1x1 convolutions after the pooling keep height and width at 1.
-        if node.op_type in ("Conv", "HardSwish", "Relu", "Clip", "Sigmoid", "Mul") and set(node.input) & pooled:
-            pooled.update(node.output if node.op_type != "Mul" or set(node.input) <= pooled else ())
-        if node.op_type != "Reshape" or node.input[0] not in pooled or node.input[1] not in constants:
-            continue
-        shape = numpy_helper.to_array(constants[node.input[1]])
-        if len(shape) == 2 and shape[0] == -1:
-            del node.input[1:]
-            del node.attribute[:]
-            node.op_type = "Flatten"
-            node.attribute.append(helper.make_attribute("axis", 1))
-            count += 1
-    _drop_unused(graph)
-    return count
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetune.artefacts import Checkpoint, Dataset, NumericParity, OnnxModel
 from edgetune.device.session import open_session
@@ -15,6 +15,7 @@ from edgetune.export.trace import IR_VERSION, OPSET, deployable, trace
 from edgetune.files import sha256_file, write_atomic
 from edgetune.numeric import PLAIN_SESSION, compare_logits, spread_rows
 from edgetune.onnxfile import write_metadata
+from edgetune.rewrites.simplify import simplify
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,10 +61,8 @@ def export(
     module = deployable(network, checkpoint.mean, checkpoint.std)
     progress.line(f"exporting at opset {OPSET}")
     model = trace(module, *checkpoint.preprocessing.shape)
-    steps: list[dict[str, Any]] = []
     rewrite.strip(model)
-    steps.append({"step": "spatial means to GlobalAveragePool", "nodes": rewrite.pool_means(model.graph)})
-    steps.append({"step": "reshapes after pooling to Flatten", "nodes": rewrite.flatten_reshapes(model.graph)})
+    model, steps = simplify(model)
     rewrite.rename(model.graph)
     model.ir_version = IR_VERSION
     write_metadata(model, checkpoint.heads, checkpoint.preprocessing, provenance)
@@ -83,7 +82,7 @@ def export(
         heads=checkpoint.heads,
         preprocessing=checkpoint.preprocessing,
         parity=parity,
-        steps=tuple(steps),
+        steps=steps,
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         macs=_macs(module, checkpoint),
         warnings=warnings,

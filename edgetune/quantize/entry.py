@@ -39,16 +39,21 @@ def integer_entry(graph: QuantGraph) -> QuantGraph:
         return graph.updated({"step": "integer entry", "nodes": 0, "reason": note})
     weight = graph.array(layer.input[1]).astype(np.float64) * (scale / common).reshape(1, -1, 1, 1)
     rest = (zero - zero_points) * common
-    bias = graph.array(layer.input[2]).astype(np.float64) + (weight * rest.reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
+    bias = (weight * rest.reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
+    if has_bias := len(layer.input) > 2 and bool(layer.input[2]):
+        bias += graph.array(layer.input[2]).astype(np.float64)
+    bias_name = layer.input[2] if has_bias else f"{layer.name}.entry_bias"
     changed = {
         layer.input[1]: weight.astype(np.float32),
-        layer.input[2]: bias.astype(np.float32),
+        bias_name: bias.astype(np.float32),
         multiply.input[1]: np.full((1, len(scale), 1, 1), common, np.float32),
         subtract.input[1]: np.full((1, len(scale), 1, 1), np.float32(zero * common), np.float32),
     }
+    model = with_constants(graph.model, changed)
+    next(node for node in model.graph.node if node.name == layer.name).input[2:] = [bias_name]
     return graph.updated(
         {"step": "integer entry", "nodes": 3},
-        model=with_constants(graph.model, changed),
+        model=model,
         activations={**graph.activations, subtract.output[0]: Grid(scale=common, zero_point=zero)},
         entry=(subtract.output[0], cast.input[0]),
     )
@@ -68,10 +73,10 @@ def _find(graph: QuantGraph) -> tuple[onnx.NodeProto, onnx.NodeProto, onnx.NodeP
         chain.append(node)
         name = node.output[0]
     layer = chain[-1]
-    rewritten = [chain[2].input[1], chain[3].input[1], *layer.input[1:]]
+    rewritten = [chain[2].input[1], chain[3].input[1], *(name for name in layer.input[1:] if name)]
     if any(len(graph.consumers[name]) != 1 for name in rewritten):
         return None  # Another node reads what would be changed.
-    if not graph.is_integer(layer) or len(layer.input) < 3 or layer.input[2] not in graph.constants:
+    if not graph.is_integer(layer) or any(name not in graph.constants for name in rewritten):
         return None
     shapes = [list(graph.constants[node.input[1]].dims) for node in chain[2:4]]
     channels = graph.constants[layer.input[1]].dims[1]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edgetune.profile import Quantization
 
-__all__ = ["LAYERS", "Grid", "QuantGraph", "WeightGrid", "attribute", "integer_limits", "living"]
+__all__ = ["LAYERS", "Grid", "QuantGraph", "Unsupported", "WeightGrid", "attribute", "integer_limits", "living"]
 
 # Operators with a weight, which integer inference is about.
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -51,6 +51,10 @@ def living(nodes: list[onnx.NodeProto], outputs: frozenset[str]) -> list[onnx.No
             kept.append(node)
             wanted.update(node.input)
     return kept[::-1]
+
+
+class Unsupported(Exception):
+    """A node that is not computed in torch, so that nothing is learnt through it; the message says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +200,15 @@ class QuantGraph:
                 names.update(dict.fromkeys(self.activation_inputs(node)))
                 names[self.result_of(node)] = None
         return [name for name in names if name not in self.outputs]
+
+    @cached_property
+    def moved(self) -> dict[str, str]:
+        """For each tensor that was only moved (flattened, pooled by maximum), the one whose grid it shares."""
+        table: dict[str, str] = {}
+        for node in self.model.graph.node:
+            if node.op_type in MOVES and self.is_integer(node):
+                table[node.output[0]] = table.get(node.input[0], node.input[0])
+        return table
 
     def clamp_limits(self, name: str) -> tuple[float, float] | None:
         """Return the limits of the Relu or Clip that a tensor comes out of; None if there is none, or they are computed."""

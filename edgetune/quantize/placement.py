@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import Fault, GraphError
-from edgetune.quantize.graph import Grid, QuantGraph, WeightGrid, living
+from edgetune.quantize.graph import Grid, QuantGraph, WeightGrid, attribute, living
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,13 +82,22 @@ class _Placement:
         is_layer = node.name in self.graph.weights
         for index, name in enumerate(node.input):
             if name in self.graph.activations:
-                copy.input[index] = self._dequantized(name)
+                copy.input[index] = self._dequantized(name, channels=0 if is_layer else self._float_channels(node))
         if is_layer:
             self._layer_inputs(node, copy)
         self.nodes.append(copy)
         for name in node.output:
             if name in self.graph.activations:
                 self._quantize(name)
+
+    def _float_channels(self, node: onnx.NodeProto) -> int:
+        """Return how many channels a Conv or Gemm that stays in float reads; 0 for every other node."""
+        if node.op_type not in ("Conv", "Gemm") or node.input[1] not in self.graph.constants:
+            return 0
+        shape = self.graph.constants[node.input[1]].dims
+        if node.op_type == "Conv":
+            return int(shape[1]) * int(attribute(node, "group", 1))
+        return int(shape[1] if attribute(node, "transB", 0) else shape[0])
 
     def _layer_inputs(self, node: onnx.NodeProto, copy: onnx.NodeProto) -> None:
         weight = self.graph.weights[node.name]
@@ -147,13 +156,37 @@ class _Placement:
         inputs = [name, *self._grid_inputs(name)]
         self.nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}.quantized"], name=f"{name}.quantize"))
 
-    def _dequantized(self, name: str) -> str:
-        """Write a dequantize for one more reader of a tensor; return the name of its result."""
+    def _dequantized(self, name: str, *, channels: int) -> str:
+        """Write a dequantize for one more reader of a tensor; return the name of its result.
+
+        Args:
+            name: of the tensor.
+            channels: of a layer in float that reads it; its scale is then written once for each. ONNX Runtime rounds the weight
+                of a float layer between two tensors with one scale (WeightBiasQuantization), with one scale for all channels.
+        """
         from onnx import helper
 
         self.readers[name] = self.readers.get(name, 0) + 1
         result = f"{name}.dequantized_{self.readers[name]}"
-        inputs = [self.bytes_of.get(name, f"{name}.quantized"), *self._grid_inputs(name)]
+        grid = self._grid_per_channel(name, channels) if channels else self._grid_inputs(name)
+        inputs = [self.bytes_of.get(name, f"{name}.quantized"), *grid]
         node = helper.make_node("DequantizeLinear", inputs, [result], name=f"{name}.dequantize_{self.readers[name]}")
+        if channels:
+            node.attribute.append(helper.make_attribute("axis", 1))
         self.nodes.append(node)
         return result
+
+    def _grid_per_channel(self, name: str, channels: int) -> list[str]:
+        """Store the scale and zero point of a tensor once for each channel; return the names."""
+        import numpy as np
+        from onnx import numpy_helper
+
+        grid = self.graph.activations[name]
+        kind = np.uint8 if self.graph.rules.activation_type == "uint8" else np.int8
+        names = [f"{name}.scale_{channels}", f"{name}.zero_point_{channels}"]
+        if names[0] not in {tensor.name for tensor in self.constants}:
+            self.constants += [
+                numpy_helper.from_array(np.full(channels, grid.scale, np.float32), names[0]),
+                numpy_helper.from_array(np.full(channels, grid.zero_point, kind), names[1]),
+            ]
+        return names

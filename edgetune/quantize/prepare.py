@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgetune.errors import Fault, GraphError
-from edgetune.quantize.graph import LAYERS, MOVES, QuantGraph, attribute, living
+from edgetune.quantize.graph import LAYERS, MOVES, QuantGraph, attribute
+from edgetune.rewrites.simplify import integer_gates, simplify
 
 if TYPE_CHECKING:
     import onnx
@@ -16,37 +17,25 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare"]
 
-# The first operator set whose DequantizeLinear takes one scale per channel.
-OLDEST_OPSET = 13
-PLAIN_ATTRIBUTES = {"value_float": "float32", "value_floats": "float32", "value_int": "int64", "value_ints": "int64"}
-
 
 def prepare(model: onnx.ModelProto, rules: Quantization) -> QuantGraph:
     """Return a model in the form that all later steps rely on; the model itself is not changed.
 
-    Constants are initializers, every node has a name of its own, every node is needed, and the types of tensors are known.
+    It is simplified, its gates are made of integer operators, and the types of tensors are known; see `edgetune.rewrites`.
 
     Args:
         model: in fp32.
         rules: what the target's kernels want.
 
     Raises:
-        GraphError: the operator set is too old, there is control flow, a weight is not finite, or no layer can be quantized.
+        GraphError: the operator set cannot be worked with, there is control flow, a weight is not finite, or no layer can be
+            quantized.
     """
     import onnx
 
-    _require_supported(model)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    _lift_constants(graph)
-    _name_nodes(graph)
-    nodes = living(list(graph.node), frozenset(value.name for value in graph.output))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _keep_used(graph)
-    del graph.value_info[:]
-    found = QuantGraph(model=onnx.shape_inference.infer_shapes(copy), rules=rules)
+    plain, notes = simplify(model)
+    gated, more = integer_gates(plain)
+    found = QuantGraph(model=onnx.shape_inference.infer_shapes(gated), rules=rules, steps=(*notes, *more))
     _require_finite(found)
     reasons = {node.name: obstacle(found, node) for node in found.model.graph.node if node.op_type in LAYERS}
     found = replace(found, left_float={name: reason for name, reason in reasons.items() if reason})
@@ -102,22 +91,6 @@ def _other_operators(graph: QuantGraph) -> dict[str, int]:
     return dict(sorted(left.items()))
 
 
-def _require_supported(model: onnx.ModelProto) -> None:
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset < OLDEST_OPSET:
-        raise GraphError(
-            f"the model has opset {opset}; quantization per channel needs opset {OLDEST_OPSET} or newer",
-            remedy="export the model again with a newer opset",
-        )
-    nested = [node for node in model.graph.node if any(item.HasField("g") or item.graphs for item in node.attribute)]
-    if nested or model.functions:
-        raise GraphError(
-            "the graph has control flow or functions of its own, which cannot be quantized",
-            faults=[Fault(where=node.name or node.op_type, problem=f"{node.op_type} holds a graph") for node in nested],
-            remedy="export the model again as one flat graph",
-        )
-
-
 def _require_finite(graph: QuantGraph) -> None:
     import numpy as np
 
@@ -129,44 +102,3 @@ def _require_finite(graph: QuantGraph) -> None:
     ]
     if faults:
         raise GraphError("weights are not finite", faults=faults, remedy="train again; the model is of no use in fp32 either")
-
-
-def _lift_constants(graph: onnx.GraphProto) -> None:
-    """Turn each Constant node into an initializer, and each initializer that is listed as an input into only that."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    for node in [node for node in graph.node if node.op_type == "Constant" and len(node.attribute) == 1]:
-        item = node.attribute[0]
-        if item.name == "value":
-            tensor = numpy_helper.from_array(numpy_helper.to_array(item.t), node.output[0])
-        elif item.name in PLAIN_ATTRIBUTES:
-            value = np.array(helper.get_attribute_value(item), PLAIN_ATTRIBUTES[item.name])
-            tensor = numpy_helper.from_array(value, node.output[0])
-        else:
-            continue
-        graph.initializer.append(tensor)
-        graph.node.remove(node)
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    del graph.input[:]
-    graph.input.extend(inputs)
-
-
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node without a name of its own one; all later steps tell nodes apart by it."""
-    taken = {node.name for node in graph.node}
-    seen = {""}
-    for index, node in enumerate(graph.node):
-        if node.name in seen:
-            base = f"{node.name or node.op_type.lower()}_{index}"
-            name = next(name for name in (base + "_" * extra for extra in range(len(taken) + 2)) if name not in taken)
-            node.name = name
-            taken.add(name)
-        seen.add(node.name)
-
-
-def _keep_used(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)

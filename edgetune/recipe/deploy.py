@@ -25,14 +25,36 @@ class ExportRecipe(Strict):
 class QuantizeRecipe(Strict):
     """From fp32 to int8."""
 
+    effort: Literal["fast", "default", "max"] = "default"
+    """fast: ranges and bias correction; default: also layers in float where that pays and block reconstruction, as far as these
+    are needed; max: all that, and quantization-aware training."""
     precision: Literal["auto", "int8", "fp32"] = "auto"
     """auto builds int8 as the profile says and ships fp32 only where int8 is measured not to be faster; fp32 skips int8."""
     calibration_images: int = Field(default=256, ge=1, le=1_000_000)
     """How many train images the ranges are taken from, the same number of each class as far as they go."""
-    ranges: Literal["minmax", "pnorm"] = "pnorm"
-    """The range of an activation: its extremes, or the one with the smallest p-norm (p = 3) of the rounding error."""
+    ranges: Literal["minmax", "percentile", "mse", "entropy", "pnorm"] = "pnorm"
+    """The range of an activation: its extremes, all but the farthest values, or where the mean square of the error, the
+    divergence of the distributions or the p-norm of the error (p = 3) is least."""
+    percentile: float = Field(default=99.99, ge=50.0, le=100.0)
+    """For ranges = percentile: how many values lie in the range, in percent; half of the others are cut off at either end."""
+    equalise: bool | Literal["auto"] = "auto"
+    """Bring the channels between two convolutions to one size; auto: only where weights have one scale per tensor."""
     bias_correction: bool = True
     """Correct each layer's bias for the mean error of the quantized layers before it, one after the other."""
+    float_layers: tuple[str, ...] = ()
+    """Layers to be left in float, by name or pattern, such as `blocks.0.*`."""
+    mixed_precision: bool = True
+    """Leave layers in float where that is measured to cost no time, or where the tolerance cannot be kept otherwise."""
+    reconstruction_steps: int = Field(default=200, ge=1, le=100_000)
+    """How many steps each segment learns for."""
+    training_steps: int = Field(default=800, ge=1, le=1_000_000)
+    """How many steps quantization-aware training takes."""
+    held_out_images: int = Field(default=256, ge=1, le=100_000)
+    """How many train images no step learns from: they decide which steps are kept. At most a quarter of the train images."""
+    near_enough: float = Field(default=5e-4, ge=0.0)
+    """The default effort tries no further step once the divergence from fp32 on held-out images is this small, in nats."""
+    minutes: float | None = Field(default=None, gt=0.0)
+    """No further step is begun after this time; the result then depends on the clock."""
 
 
 class VerifyRecipe(Strict):

@@ -16,13 +16,13 @@ class DistillRecipe(Strict):
 
     teacher: str = ""
     """None if empty. A backbone's name, a run folder or checkpoint of edgetune, a .safetensors file, or an .onnx file."""
-    loss: Literal["dist", "kl", "dkd", "features"] = "dist"
-    """DIST (relations between and within classes), KL divergence, decoupled KD, or matching of the pooled features."""
+    loss: Literal["dist", "kl", "dkd", "features"] = "kl"
+    """KL divergence, DIST (relations between and within classes), decoupled KD, or matching of the pooled features."""
     weight: float = Field(default=1.0, ge=0.0, le=1000.0)
     """Of the distillation's loss."""
-    label_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
+    label_weight: float = Field(default=0.5, ge=0.0, le=1000.0)
     """Of the labels' own loss; 0 learns from the teacher alone."""
-    temperature: float = Field(default=1.0, gt=0.0, le=100.0)
+    temperature: float = Field(default=2.0, gt=0.0, le=100.0)
     """Logits are divided by it before they are compared."""
     beta: float = Field(default=2.0, ge=0.0, le=1000.0)
     """DIST: of the relations between the classes of an image; DKD: of the classes that are not the label."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from edgetune.artefacts import Figures, MultiLabelFigures, Report, TaskFigures
 from edgetune.report.tasks import figures_table, heads_of, labels_table, task_tables, values_table
@@ -12,7 +13,14 @@ __all__ = ["to_markdown"]
 
 LARGEST_MATRIX = 20
 CONFUSED_PAIRS = 10
-ORDER = {"data": "Data", "train": "Training", "export": "Export", "quantize": "Quantization"}
+ORDER = {
+    "data": "Data",
+    "model": "Model",
+    "train": "Training",
+    "export": "Export",
+    "import": "Import",
+    "quantize": "Quantization",
+}
 LATER = {"provenance": "Provenance", "run": "How to run it again"}
 
 
@@ -127,7 +135,30 @@ def _pairs(figures: Figures, names: Sequence[str]) -> list[str]:
 
 def _stages(report: Report, titles: dict[str, str]) -> Iterator[str]:
     for name, title in titles.items():
-        yield from _section(title, list(bullets(report.sections.get(name, {}))))
+        facts = dict(report.sections.get(name, {}))
+        rungs = facts.pop("rungs", ())
+        yield from _section(title, [*rung_table(rungs), *([""] if rungs else []), *bullets(facts)])
+
+
+def rung_table(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of the table of what the quantizer tried, with the figures of held-out train images."""
+    if not rungs:
+        return []
+    rows = [
+        (
+            rung["rung"],
+            "yes" if rung["kept"] else "no",
+            rung.get("note", ""),
+            f"{rung['divergence_nats']:.2g}",
+            f"{rung['nmse']:.2g}",
+            f"{rung['agreement_percent']:.2f} %",
+            milliseconds(rung.get("latency_p50_ms")),
+            f"{rung['seconds']:.0f} s",
+        )
+        for rung in rungs
+    ]
+    header = ("step", "kept", "", "divergence, nats", "NMSE", "agreement", "p50", "took")
+    return table(header, rows, numeric=5)
 
 
 def _others(report: Report) -> Iterator[str]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgetune.artefacts import Ablation, Checkpoint, Dataset
+from edgetune.determinism import deterministic
 from edgetune.recipe import TrainRecipe
 from edgetune.train.evaluate import predict
 from edgetune.train.network import Normalisation
 from edgetune.train.scores import score_heads
-from edgetune.train.setting import chosen_device, deterministic, resolved_threads
+from edgetune.train.setting import chosen_device, resolved_threads
 from edgetune.train.start import load_network
 
 __all__ = ["compare"]

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgetune.artefacts import LrCurve
+from edgetune.determinism import deterministic
 from edgetune.errors import Interrupted, UsageError
 from edgetune.files import write_atomic
 from edgetune.train.distributed import world
 from edgetune.train.job import TrainJob
 from edgetune.train.opening import begin, decided, opened
-from edgetune.train.setting import chosen_device, deterministic, memory_remedy, resolved_threads
+from edgetune.train.setting import chosen_device, memory_remedy, resolved_threads
 from edgetune.train.start import load_start
 
 if TYPE_CHECKING:

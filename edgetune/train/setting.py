@@ -1,4 +1,4 @@
-"""Where and how a run computes: the device, threads, determinism, and what to say when memory does not suffice."""
+"""Where a run computes: the device, threads, and what to say when memory does not suffice."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from edgetune.device.environment import processor_facts
 from edgetune.errors import TargetError, UsageError
 from edgetune.train.distributed import world
-from edgetune.train.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
 
     from edgetune.recipe import TrainRecipe
 
-__all__ = ["chosen_device", "deterministic", "in_words", "memory_remedy", "resolved_threads"]
+__all__ = ["chosen_device", "in_words", "memory_remedy", "resolved_threads"]
 
 
 def resolved_threads(recipe: TrainRecipe) -> int:
@@ -53,29 +52,6 @@ def in_words(device: torch.device) -> str:
         return f"on {torch.cuda.get_device_name(device)}{processes}"
     threads = torch.get_num_threads()
     return f"on the CPU with {threads} thread{'s' * (threads > 1)}{processes}"
-
-
-@contextmanager
-def deterministic(threads: int, seed: int, device: torch.device) -> Iterator[None]:
-    """Fix the threads, the algorithms and the seed; what the process had before comes back afterwards."""
-    import torch
-
-    threads_before, mode_before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    if device.type == "cuda":
-        # Without a fixed workspace cuBLAS may sum in another order; it is read when the GPU is first used.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    else:
-        keep_freed_memory()
-    torch.set_num_threads(threads)
-    # A few CUDA kernels have no deterministic twin: there torch warns instead of giving up.
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads_before)
-        torch.set_deterministic_debug_mode(mode_before)
 
 
 @contextmanager

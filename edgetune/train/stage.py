@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Checkpoint, Dataset
+from edgetune.determinism import deterministic
 from edgetune.device.heads import targets_of
 from edgetune.errors import WeightsError
 from edgetune.files import write_atomic
@@ -19,7 +20,7 @@ from edgetune.train.network import head_of
 from edgetune.train.objective import fold_units
 from edgetune.train.opening import begin, decided, opened, settings_of
 from edgetune.train.scores import choose_thresholds
-from edgetune.train.setting import chosen_device, deterministic, in_words, memory_remedy, resolved_threads
+from edgetune.train.setting import chosen_device, in_words, memory_remedy, resolved_threads
 from edgetune.train.snapshot import restore
 from edgetune.train.start import Start, load_start
 from edgetune.train.state import StateStore

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.artefacts import Checkpoint, Dataset, Features
+from edgetune.determinism import deterministic
 from edgetune.errors import WeightsError
 from edgetune.train import weights as pretrained
 from edgetune.train.network import (
@@ -19,7 +20,7 @@ from edgetune.train.network import (
     require_known,
 )
 from edgetune.train.probe import extract_features
-from edgetune.train.setting import chosen_device, deterministic, in_words, memory_remedy, resolved_threads
+from edgetune.train.setting import chosen_device, in_words, memory_remedy, resolved_threads
 
 if TYPE_CHECKING:
     import torch

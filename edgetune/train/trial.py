@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgetune.artefacts import Checkpoint, Dataset, Features, Head, ProbeScore
+from edgetune.determinism import deterministic
 from edgetune.recipe import ModelRecipe, TaskRecipe, TrainRecipe
 from edgetune.train.network import head_modules
 from edgetune.train.objective import Objective
 from edgetune.train.probe import fit_probe
 from edgetune.train.scores import score_heads
-from edgetune.train.setting import deterministic, resolved_threads
+from edgetune.train.setting import resolved_threads
 from edgetune.train.start import Start, load_start
 
 if TYPE_CHECKING:

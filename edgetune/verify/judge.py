@@ -26,6 +26,7 @@ def judge(
     limits: Limits,
     parity: NumericParity | None,
     sizes: Mapping[str, int],
+    reference: str = "torch",
 ) -> tuple[VerdictRow, ...]:
     """Return the verdicts on a build.
 
@@ -35,11 +36,12 @@ def judge(
         heads: what the columns of logits and targets mean.
         choice: which model is shipped.
         limits: what must hold.
-        parity: of the fp32 file against torch; None for a file that a user brought along.
+        parity: of the fp32 file against its reference; None where there is none.
         sizes: bytes of each model's file.
+        reference: what the fp32 file was made from, in a word or two.
     """
     return (
-        rows.numeric_export(measurement, parity, limits.parity_max_abs, heads),
+        rows.numeric_export(measurement, parity, limits.parity_max_abs, heads, reference),
         *(rows.sane_outputs(measurement, name, heads) for name in measurement.raw["models"]),
         *_against_fp32(measurement, targets, heads, choice, limits),
         costs.latency_budget(measurement, choice.shipped, limits.latency_p90_ms),

@@ -31,7 +31,6 @@ __all__ = [
 
 DECISION = "int8 ↔ fp32 decisions"
 ACCURACY = "int8 ↔ fp32 top-1"
-EXPORT = "torch ↔ ONNX fp32 logits"
 
 
 def skipped(kind: str, name: str, reason: str, figure: str = "", limit: str = "") -> VerdictRow:
@@ -50,26 +49,30 @@ def has_numbers(measurement: Measurement, name: str) -> bool:
     return bool(model and model["eval"] and model["eval"]["finite"])
 
 
-def numeric_export(measurement: Measurement, parity: NumericParity | None, limit: float, heads: Sequence[Head]) -> VerdictRow:
-    """Judge whether the fp32 file computes what torch computed.
+def numeric_export(
+    measurement: Measurement, parity: NumericParity | None, limit: float, heads: Sequence[Head], reference: str = "torch"
+) -> VerdictRow:
+    """Judge whether the fp32 file computes what it was made from computes.
 
     Args:
         measurement: gives the scale: the largest logit of fp32 on the test set.
-        parity: torch against the file.
+        parity: the reference against the file.
         limit: the largest difference, relative to the largest logit; for other tasks than a single label, to its head's scale.
         heads: what the columns of the logits mean.
+        reference: what the file was made from, in a word or two.
     """
+    name = f"{reference} ↔ ONNX fp32 logits"
     if parity is None:
-        return skipped("numeric", EXPORT, "there is no torch model to compare with")
+        return skipped("numeric", name, f"there is no {reference} model to compare with")
     if not has_numbers(measurement, "fp32"):
-        return skipped("numeric", EXPORT, "fp32 has no logits to take the scale from")
+        return skipped("numeric", name, "fp32 has no logits to take the scale from")
     # Heads of unlike units were brought to one scale when they were compared.
     largest = float(np.abs(measurement.logits("fp32")).max()) if is_classifier(heads) else 1.0
     relative = parity.max_abs / largest if largest else parity.max_abs
     kept = relative <= limit
     return VerdictRow(
         kind="numeric",
-        name=EXPORT,
+        name=name,
         verdict="KEPT" if kept else "BROKEN",
         figure=f"{relative:.1e} of the {'largest logit' if is_classifier(heads) else 'scale of its head'}",
         limit=f"≤ {limit:.1e}",

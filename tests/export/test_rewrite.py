@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetune.export.rewrite import pool_means, rename, shape_operators
+from edgetune.export.rewrite import rename, shape_operators
 
 
 def graph_of(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> onnx.GraphProto:
@@ -18,16 +17,6 @@ def graph_of(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> onnx.Graph
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-
-
-@pytest.mark.parametrize(
-    ("axes", "keepdims", "replaced"), [([2, 3], 1, 1), ([-1, -2], 1, 1), ([2, 3], 0, 0), ([1, 2], 1, 0), ([3], 1, 0)]
-)
-def test_only_means_over_height_and_width_become_pools(axes: list[int], keepdims: int, replaced: int) -> None:
-    graph = graph_of([helper.make_node("ReduceMean", ["image", "axes"], ["logits"], keepdims=keepdims)], axes=np.array(axes))
-    assert pool_means(graph) == replaced
-    assert graph.node[0].op_type == ("GlobalAveragePool" if replaced else "ReduceMean")
-    assert len(graph.initializer) == 1 - replaced
 
 
 def test_names_never_collide_and_do_not_depend_on_the_old_ones() -> None:

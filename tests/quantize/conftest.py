@@ -159,7 +159,15 @@ def quantized(
         rules = profile.quantization.model_copy(update={key: keys[key] for key in keys.keys() - recipe.keys()})
         target = profile.model_copy(update={"quantization": rules})
         source = as_artefact(model)
-        return quantize(source, dataset, QuantizeRecipe(**recipe), target, seed=0, folder=tmp_path / "int8", progress=Silent())
+        return quantize(
+            source,
+            dataset,
+            QuantizeRecipe(**{"effort": "fast", **recipe}),
+            target,
+            seed=0,
+            folder=tmp_path / "int8",
+            progress=Silent(),
+        )
 
     return run
 

@@ -1,19 +1,21 @@
-"""Laws of grids and of the search for ranges."""
+"""Laws of grids: of activations and of weights."""
 
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetune.quantize.calibrate import BINS, Histogram, make_grid, search_range
 from edgetune.quantize.graph import integer_limits
+from edgetune.quantize.histogram import SMALLEST_RANGE
+from edgetune.quantize.ranges import make_grid
 from edgetune.quantize.weights import to_grid
 
 ends = st.floats(0.0, 1e4, width=32)
 kinds = st.sampled_from(["uint8", "int8"])
 
 
+@settings(deadline=None)
 @given(ends, ends, kinds, st.booleans())
 def test_a_grid_covers_its_range_and_holds_zero(below: float, above: float, kind: str, symmetric: bool) -> None:
     grid = make_grid(-below, above, kind, symmetric=symmetric)
@@ -25,33 +27,21 @@ def test_a_grid_covers_its_range_and_holds_zero(below: float, above: float, kind
     assert (high - grid.zero_point) * grid.scale >= above - 0.501 * grid.scale
 
 
+@settings(deadline=None)
 @given(ends, ends, ends, ends, kinds)
 def test_no_integer_lies_outside_the_clamp(below: float, above: float, low: float, high: float, kind: str) -> None:
     grid = make_grid(-min(below, low), min(above, high), kind, symmetric=False, limits=(-low, high))
     smallest, largest = integer_limits(kind)
     scale = np.float32(grid.scale)
-    if high > 0:
+    assert grid.scale > 0
+    # A clamp that lets nothing through has no grid of its own.
+    if high >= SMALLEST_RANGE:
         assert np.float32(largest - grid.zero_point) * scale <= np.float32(high)
-    if low > 0:
+    if low >= SMALLEST_RANGE:
         assert np.float32(smallest - grid.zero_point) * scale >= -np.float32(low)
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(-10.0, 0.0), st.floats(0.5, 20.0))
-def test_a_range_is_only_narrowed(seed: int, low: float, high: float) -> None:
-    counts = np.random.default_rng(seed).poisson(1.0, BINS).astype(float)
-    found = search_range(Histogram(low=low, high=high, counts=counts), low, high, steps=255)
-    assert low <= found[0] <= 0.0 <= found[1] <= high
-
-
-def test_one_far_value_does_not_decide_the_range() -> None:
-    counts = np.zeros(BINS)
-    counts[: BINS // 4] = 1e6
-    counts[-1] = 1.0
-    low, high = search_range(Histogram(low=0.0, high=1.0, counts=counts), 0.0, 1.0, steps=255)
-    assert low == 0.0
-    assert 0.2 < high < 0.6
-
-
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["int8", "uint8"]), st.booleans(), st.booleans(), st.sampled_from([0, 1]))
 def test_weights_are_rounded_to_the_nearest(seed: int, kind: str, per_channel: bool, reduce_range: bool, axis: int) -> None:
     weight = np.random.default_rng(seed).normal(0.0, 0.1, (5, 4)).astype(np.float32)

@@ -44,8 +44,13 @@ def shared_weight(net: Any, x: str) -> str:
     return net.add("Conv", first, weight, net.const(np.full(8, 0.3)))
 
 
-def computed_weight(net: Any, x: str) -> str:
+def constant_arithmetic(net: Any, x: str) -> str:
     weight = net.add("Mul", net.const(net.weight(8, 8, 1, 1)), net.const(2.0))
+    return net.conv(net.add("Conv", x, weight))
+
+
+def computed_weight(net: Any, x: str) -> str:
+    weight = net.add("Mul", net.const(net.weight(8, 8, 1, 1)), net.add("ReduceMax", x, keepdims=0))
     return net.conv(net.add("Conv", x, weight))
 
 
@@ -153,6 +158,7 @@ PIECES: dict[str, tuple[Piece, int]] = {
     "concat": (lambda net, x: net.conv(net.add("Concat", x, net.conv(x), axis=1), 16, 8), 0),
     "layer scale": (layer_scale, 0),
     "shared weight": (shared_weight, 0),
+    "weight from constants": (constant_arithmetic, 0),
     "computed weight": (computed_weight, 1),
     "batch norm": (batch_norm, 0),
     "transposed convolution": (upscaled, 0),

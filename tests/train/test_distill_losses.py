@@ -28,7 +28,8 @@ def labels(rows: int = 12, classes: int = 5) -> torch.Tensor:
 
 def loss_of(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor | None = None, **recipe: object) -> float:
     targets = labels(len(student)) if targets is None else targets
-    return distillation_loss(student, teacher, targets, HEADS, DistillRecipe(**recipe)).item()  # type: ignore[arg-type]
+    plain = DistillRecipe(**{"temperature": 1.0, **recipe})
+    return distillation_loss(student, teacher, targets, HEADS, plain).item()  # type: ignore[arg-type]
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -172,13 +173,13 @@ def test_dkd_reads_the_targets_of_its_own_head() -> None:
     student, teacher = logits(20, columns=7), logits(21, columns=7)
     targets = torch.cat([torch.zeros(12, 2), labels()], dim=1)
     student[:, :2] = teacher[:, :2]
-    found = distillation_loss(student, teacher, targets, heads, DistillRecipe(loss="dkd")).item()
+    found = distillation_loss(student, teacher, targets, heads, DistillRecipe(loss="dkd", temperature=1.0)).item()
     assert found == pytest.approx(loss_of(student[:, 2:], teacher[:, 2:], loss="dkd"), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_batch_over_two_processes_is_the_same_batch(loss: str) -> None:
-    student, teacher, recipe = logits(22).requires_grad_(), logits(23), DistillRecipe(loss=loss)
+    student, teacher, recipe = logits(22).requires_grad_(), logits(23), DistillRecipe(loss=loss, temperature=1.0)
     whole = distillation_loss(student, teacher, labels(), HEADS, recipe)
     expected = torch.autograd.grad(whole, student)[0]
 

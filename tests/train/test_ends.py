@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgetune.errors import WeightsError
-from edgetune.export.rewrite import flatten_reshapes, pool_means, shape_operators
+from edgetune.export.rewrite import shape_operators
 from edgetune.export.trace import deployable, trace
 from edgetune.recipe import ModelRecipe
+from edgetune.rewrites.simplify import simplify
 from edgetune.train.activations import is_smooth, left_over, swap
 from edgetune.train.network import (
     NetworkSpec,
@@ -324,8 +325,7 @@ def test_variants_are_exported_without_arithmetic_on_shapes(backbone, channels, 
     network, normalise = settled(create_network(spec, 3)), normalisation(spec)
     module = deployable(network, normalise.mean, normalise.std)
     model = trace(module, SIZE, SIZE, channels)
-    pool_means(model.graph)
-    flatten_reshapes(model.graph)
+    model, _ = simplify(model)
     assert shape_operators(model.graph) == []
     assert not {"Reshape", "Dropout"} & {node.op_type for node in model.graph.node}
     from onnxruntime import InferenceSession

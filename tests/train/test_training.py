@@ -346,7 +346,7 @@ def test_a_head_that_nothing_teaches_is_refused(dataset, pretrained, recipe, run
 
 def test_the_teacher_is_on_record(dataset, pretrained, recipe, run, teacher, tmp_path, lines):
     checkpoint = run(dataset, pretrained, recipe(**FAST), tmp_path, lines, teacher=teacher)
-    assert checkpoint.distillation["loss"] == "dist"
+    assert checkpoint.distillation["loss"] == "kl"
     assert checkpoint.distillation["teacher_val_metrics"] == teacher.val_metrics
     assert "teacher test_efficientnet" in lines.text
 
