@@ -53,9 +53,8 @@ class Learning:
 
     steps: int = 150
     batch_size: int = 32
-    lr: float = 0.01
+    lr: float = 0.03
     scale_lr: float = 1e-3
-    mix: float = 0.0
     least_layers: int = 3
 
 
@@ -91,10 +90,10 @@ def reconstruct(
         inputs = expected = store.put(seen)
         exact = pieces(reference.model, [part.target for part in parts])
         for done, (part, piece) in enumerate(zip(parts, exact, strict=True), start=1):
-            expected_before, expected = expected, store.run(piece, expected)
+            expected = store.run(piece, expected)
             if part.layers:
                 try:
-                    graph = _learn(graph, part, inputs, expected_before, expected, learning, generator)
+                    graph = _learn(graph, part, inputs, expected, learning, generator)
                 except Unsupported as reason:
                     left.append(str(reason))
             inputs = store.run(_quantized_piece(graph, parts, done - 1), inputs)
@@ -145,7 +144,6 @@ def _learn(
     graph: QuantGraph,
     part: Segment,
     inputs: npt.NDArray[Any],
-    exact_inputs: npt.NDArray[Any],
     expected: npt.NDArray[np.float32],
     learning: Learning,
     generator: torch.Generator,
@@ -161,9 +159,6 @@ def _learn(
         values = torch.from_numpy(inputs[rows])
         if grid is not None and not values.is_floating_point() and part.source != graph.model.graph.input[0].name:
             values = (values.float() - grid.zero_point) * grid.scale
-            if learning.mix:
-                exact = torch.from_numpy(exact_inputs[rows])
-                values = torch.where(torch.rand(values.shape, generator=generator) < learning.mix, exact, values)
         if values.ndim == 4 and values.is_floating_point():
             values = values.contiguous(memory_format=torch.channels_last)
         return values, torch.from_numpy(expected[rows])
