@@ -24,6 +24,8 @@ SETTINGS = (
     "train.batch_size=16",
     "quantize.calibration_images=32",
     "quantize.precision=int8",
+    # What is measured may differ from build to build: layers in float by latency are one of these.
+    "quantize.effort=fast",
     "export.parity_images=6",
 )
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
@@ -204,6 +206,36 @@ def test_every_stage_command_serves_the_same_folder(copy, capsys):
     for command, word in (("train", "checkpoint"), ("export", "model"), ("quantize", "integer convolutions")):
         assert main([command, str(copy)]) == 0
         assert word in capsys.readouterr().out
+
+
+def test_sensitivity_ranks_every_layer_once(copy, capsys):
+    assert main(["sensitivity", str(copy), "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert "quantize: unchanged" not in captured.err
+    report = json.loads((copy / "report.json").read_text())
+    assert (
+        len(found["layers"])
+        == len({row["layer"] for row in found["layers"]})
+        == report["sections"]["quantize"]["operators"]["QLinearConv"] + 1
+    )
+    damages = [row["divergence_nats"] for row in found["layers"]]
+    assert damages == sorted(damages, reverse=True)
+    assert main(["sensitivity", str(copy)]) == 0
+    captured = capsys.readouterr()
+    assert "sensitivity: unchanged" in captured.err
+    assert captured.out.splitlines()[1].startswith(found["layers"][0]["layer"])
+    assert "all together" in captured.out
+
+
+def test_an_effort_is_part_of_the_recipe_and_its_rungs_of_the_report(copy, capsys):
+    assert main(["build", str(copy), "--effort", "default", "--set", "quantize.near_enough=10"]) in (0, 10)
+    assert 'effort = "default"' in (copy / "recipe.toml").read_text()
+    rungs = json.loads((copy / "report.json").read_text())["sections"]["quantize"]["rungs"]
+    assert [rung["rung"] for rung in rungs] == ["ranges", "bias correction"]
+    page = (copy / "report.md").read_text()
+    assert "| step | kept |  | divergence, nats | NMSE | agreement | p50 | took |" in page
+    assert "| bias correction | " in page
 
 
 def test_check_measures_again_and_judges(built, photos, capsys):

@@ -108,7 +108,7 @@ class Ladder:
         from edgetune.quantize.mixed import float_stem, float_worst
 
         if self.recipe.mixed_precision and self.timer is not None:
-            self._try("float stem", lambda: float_stem(self, prepared))
+            self._try("float stem", lambda: float_stem(self))
         if not self._ends():
             self._try("reconstruction", lambda: self.reconstructed(self.best.graph, prepared))
         if self.recipe.mixed_precision and not self.meets_tolerance(self.best.score):

@@ -21,12 +21,11 @@ FAST_ENOUGH = "measured on the target to be no slower in float, and nearer to fp
 NEEDED = "does the most damage in integers"
 
 
-def float_stem(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
+def float_stem(ladder: Ladder) -> QuantGraph:
     """Return the graph with the first layers in float, as many as bring it nearest to fp32 at no cost in latency.
 
     Args:
         ladder: has ranges and corrections, the held-out images and a timer.
-        prepared: in fp32.
     """
     assert ladder.timer is not None
     best = ladder.best.graph
@@ -69,5 +68,5 @@ def _ranged(ladder: Ladder) -> QuantGraph:
 
 
 def _with_floats(ladder: Ladder, names: list[str], reason: str) -> QuantGraph:
-    graph = in_float(_ranged(ladder), dict.fromkeys(names, reason))
+    graph = in_float(_ranged(ladder), {**ladder.best.graph.left_float, **dict.fromkeys(names, reason)})
     return ladder.corrected(graph) if ladder.recipe.bias_correction else graph
