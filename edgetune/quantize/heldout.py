@@ -28,18 +28,22 @@ class Score:
         divergence: in nats, the mean over images; see `edgetune.numeric.divergence`.
         nmse: the squared difference of all logits over the squared fp32 logits.
         agreement_percent: images with the same decision.
+        top1_percent: of a classifier: images decided rightly. They are train images, so that fp32 itself knows most of them.
     """
 
     divergence: float
     nmse: float
     agreement_percent: float
+    top1_percent: float | None = None
 
     def to_json(self) -> dict[str, float]:
         """Return the figures, rounded for a reader."""
+        known = {} if self.top1_percent is None else {"top1_percent": round(self.top1_percent, 2)}
         return {
             "divergence_nats": float(f"{self.divergence:.4g}"),
             "nmse": float(f"{self.nmse:.4g}"),
             "agreement_percent": round(self.agreement_percent, 2),
+            **known,
         }
 
 
@@ -52,12 +56,14 @@ class HeldOut:
         model: in fp32.
         heads: what its logits mean.
         config: the profile's session configuration entries.
+        labels: of a classifier, int64 `[N]`.
     """
 
     images: npt.NDArray[np.uint8]
     model: onnx.ModelProto
     heads: Sequence[Head]
     config: Mapping[str, str]
+    labels: npt.NDArray[np.int64] | None = None
 
     @cached_property
     def reference(self) -> npt.NDArray[np.float32]:
@@ -72,6 +78,7 @@ class HeldOut:
             divergence=divergence(self.reference, logits, self.heads),
             nmse=parity.nmse,
             agreement_percent=parity.top1_agreement_percent,
+            top1_percent=None if self.labels is None else 100.0 * float((logits.argmax(axis=1) == self.labels).mean()),
         )
 
 

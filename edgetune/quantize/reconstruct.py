@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Learning", "reconstruct"]
 
 IMAGES_AT_ONCE = 8
+# More teach little more, and wait on disk and in memory.
+MOST_IMAGES = 512
 # A layer whose output stays in float (the logits) learns its bias in this part of the output's standard deviation.
 OUTPUT_STEP = 1 / 64
 TINY = 1e-12
@@ -86,7 +88,7 @@ def reconstruct(
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".tensors-") as folder:
         store = _Store(Path(folder))
-        seen = np.concatenate(list(batches()))
+        seen = _first(batches, MOST_IMAGES)
         inputs = expected = store.put(seen)
         exact = pieces(reference.model, [part.target for part in parts])
         for done, (part, piece) in enumerate(zip(parts, exact, strict=True), start=1):
@@ -100,6 +102,16 @@ def reconstruct(
             progress.advance("reconstruction", done, len(parts))
     note = {"step": "block reconstruction", "segments": len(parts), "images": len(seen), "steps": learning.steps}
     return graph.updated({**note, **({"left": left} if left else {})})
+
+
+def _first(batches: Batches, most: int) -> npt.NDArray[np.uint8]:
+    """Return the first images of a stream, at most so many."""
+    found: list[npt.NDArray[np.uint8]] = []
+    for batch in batches():
+        found.append(batch[: most - sum(map(len, found))])
+        if sum(map(len, found)) == most:
+            break
+    return np.concatenate(found)
 
 
 def _quantized_piece(graph: QuantGraph, parts: list[Segment], index: int) -> onnx.ModelProto:

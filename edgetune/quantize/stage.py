@@ -19,7 +19,7 @@ from edgetune.quantize.ladder import TRAINING_BATCH, Ladder, ranged
 from edgetune.quantize.placement import to_qdq
 from edgetune.quantize.prepare import prepare
 from edgetune.quantize.proof import Proof, optimised_graph
-from edgetune.quantize.samples import draw_samples
+from edgetune.quantize.samples import Samples, draw_samples
 from edgetune.quantize.sensitivity import sensitivity
 from edgetune.quantize.timing import timer_for
 
@@ -73,7 +73,7 @@ def quantize(
         recipe=recipe,
         agreement_percent=agreement_percent or profile.tolerance.top1_agreement_percent,
         samples=samples,
-        held_out=HeldOut(images=samples.read(samples.held_out), model=model, heads=source.heads, config=profile.runtime.config),
+        held_out=_held_out(samples, model, source, profile),
         timer=timer_for(profile, samples.read(samples.calibration[:TIMED_IMAGES])),
         seed=seed,
         scratch=folder,
@@ -99,7 +99,7 @@ def rank_layers(
 
     model = onnx.load(source.path)
     samples = draw_samples(dataset, recipe, seed, learnable=0)
-    held_out = HeldOut(images=samples.read(samples.held_out), model=model, heads=source.heads, config=profile.runtime.config)
+    held_out = _held_out(samples, model, source, profile)
     graph = ranged(_prepared(model, recipe, profile.quantization), samples, recipe, progress)
     found = sensitivity(graph, held_out, progress)
     return Sensitivity(
@@ -107,6 +107,17 @@ def rank_layers(
         all_layers=held_out.score(graph).to_json(),
         layers=tuple({"layer": one.layer, "operator": one.operator, **one.score.to_json()} for one in found),
         warnings=samples.warnings,
+    )
+
+
+def _held_out(samples: Samples, model: onnx.ModelProto, source: OnnxModel, profile: Profile) -> HeldOut:
+    rows = list(samples.held_out)
+    return HeldOut(
+        images=samples.read(rows),
+        model=model,
+        heads=source.heads,
+        config=profile.runtime.config,
+        labels=samples.dataset.labels("train")[rows] if source.is_classifier else None,
     )
 
 

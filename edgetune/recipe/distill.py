@@ -20,10 +20,10 @@ class DistillRecipe(Strict):
     """KL divergence, DIST (relations between and within classes), decoupled KD, or matching of the pooled features."""
     weight: float = Field(default=1.0, ge=0.0, le=1000.0)
     """Of the distillation's loss."""
-    label_weight: float = Field(default=0.5, ge=0.0, le=1000.0)
-    """Of the labels' own loss; 0 learns from the teacher alone."""
-    temperature: float = Field(default=2.0, gt=0.0, le=100.0)
-    """Logits are divided by it before they are compared."""
+    label_weight: Annotated[float, Field(ge=0.0, le=1000.0)] | Literal["auto"] = "auto"
+    """Of the labels' own loss; 0 learns from the teacher alone. auto: 0 for kl, whose teacher says it all, else 1."""
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] | Literal["auto"] = "auto"
+    """Logits are divided by it before they are compared. auto: 2 for kl, else 1."""
     beta: float = Field(default=2.0, ge=0.0, le=1000.0)
     """DIST: of the relations between the classes of an image; DKD: of the classes that are not the label."""
     gamma: float = Field(default=2.0, ge=0.0, le=1000.0)
@@ -40,6 +40,20 @@ class DistillRecipe(Strict):
     """How many different views of each image the teacher answers before they come again; auto: one for each epoch."""
     ablate: bool = False
     """Train the same student without the teacher, too, and report on the test set what the teacher gave."""
+
+    @property
+    def used_label_weight(self) -> float:
+        """The weight of the labels' own loss, as decided for this loss."""
+        if self.label_weight != "auto":
+            return self.label_weight
+        return 0.0 if self.loss == "kl" else 1.0
+
+    @property
+    def used_temperature(self) -> float:
+        """The temperature, as decided for this loss."""
+        if self.temperature != "auto":
+            return self.temperature
+        return 2.0 if self.loss == "kl" else 1.0
 
 
 class WatchRecipe(Strict):

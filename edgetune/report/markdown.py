@@ -152,13 +152,14 @@ def rung_table(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{rung['divergence_nats']:.2g}",
             f"{rung['nmse']:.2g}",
             f"{rung['agreement_percent']:.2f} %",
+            f"{rung['top1_percent']:.2f} %" if "top1_percent" in rung else "-",
             milliseconds(rung.get("latency_p50_ms")),
             f"{rung['seconds']:.0f} s",
         )
         for rung in rungs
     ]
-    header = ("step", "kept", "", "divergence, nats", "NMSE", "agreement", "p50", "took")
-    return table(header, rows, numeric=5)
+    header = ("step", "kept", "", "divergence, nats", "NMSE", "agreement", "top-1", "p50", "took")
+    return table(header, rows, numeric=6)
 
 
 def _others(report: Report) -> Iterator[str]:

@@ -49,7 +49,7 @@ class Teaching:
 
     def __init__(self, guide: Guide, network: nn.Module, *, views: int, batch_size: int, summary: dict[str, Any]) -> None:
         self.guide, self.views, self.batch_size = guide, views, batch_size
-        self.label_weight, self.projector = guide.recipe.label_weight, guide.projector
+        self.label_weight, self.projector = guide.recipe.used_label_weight, guide.projector
         self._summary = summary
         self._features: list[torch.Tensor] = []
         if guide.on_features:
@@ -120,7 +120,7 @@ def open_teaching(
     """
     if job.teacher is None:
         raise ValueError("the job has no teacher")
-    if job.distill.loss == "features" and job.distill.label_weight == 0:
+    if job.distill.loss == "features" and job.distill.used_label_weight == 0:
         raise UsageError(
             "distill.loss = features with distill.label_weight = 0: the head would learn nothing",
             remedy="give the labels a weight, or choose a loss on logits",
@@ -160,8 +160,8 @@ def open_teaching(
         "teacher": source.description,
         "loss": distill.loss,
         "weight": distill.weight,
-        "label_weight": distill.label_weight,
-        "temperature": distill.temperature,
+        "label_weight": distill.used_label_weight,
+        "temperature": distill.used_temperature,
         "views": views,
         "unlabelled": dataset.unlabelled,
         "teacher_val_metrics": reached,

@@ -28,7 +28,7 @@ def labels(rows: int = 12, classes: int = 5) -> torch.Tensor:
 
 def loss_of(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor | None = None, **recipe: object) -> float:
     targets = labels(len(student)) if targets is None else targets
-    plain = DistillRecipe(**{"temperature": 1.0, **recipe})
+    plain = DistillRecipe(**{"temperature": 1.0, **recipe})  # type: ignore[arg-type]
     return distillation_loss(student, teacher, targets, HEADS, plain).item()  # type: ignore[arg-type]
 
 

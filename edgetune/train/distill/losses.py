@@ -59,9 +59,9 @@ def distillation_loss(
         if head.kind == "regression":
             part = (ours - theirs).square().mean()
         elif head.kind == "multi-label":
-            part = _binary_kl(ours, theirs, recipe.temperature)
+            part = _binary_kl(ours, theirs, recipe.used_temperature)
         elif recipe.loss == "kl":
-            part = _kl(ours, theirs, recipe.temperature)
+            part = _kl(ours, theirs, recipe.used_temperature)
         elif recipe.loss == "dkd":
             part = _dkd(ours, theirs, targets[:, place.start], recipe)
         elif recipe.loss == "dist":
@@ -116,14 +116,14 @@ def _dkd(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, re
     others = torch.arange(student.shape[1] - 1, device=student.device).expand(len(student), -1)
     others = others + (others >= target)
     parts = []
-    for logits in (student / recipe.temperature, teacher / recipe.temperature):
+    for logits in (student / recipe.used_temperature, teacher / recipe.used_temperature):
         rest = logits.gather(1, others)
         pair = torch.cat([logits.gather(1, target), rest.logsumexp(dim=1, keepdim=True)], dim=1)
         parts.append((F.log_softmax(pair, dim=1), F.log_softmax(rest, dim=1)))
     target_part, other_part = (
         F.kl_div(ours, theirs, reduction="batchmean", log_target=True) for ours, theirs in zip(*parts, strict=True)
     )
-    return recipe.temperature**2 * (recipe.alpha * target_part + recipe.beta * other_part)
+    return recipe.used_temperature**2 * (recipe.alpha * target_part + recipe.beta * other_part)
 
 
 def _dist(student: torch.Tensor, teacher: torch.Tensor, recipe: DistillRecipe, gather: Gather | None) -> torch.Tensor:
@@ -133,13 +133,13 @@ def _dist(student: torch.Tensor, teacher: torch.Tensor, recipe: DistillRecipe, g
     mean over images; intra is 1 - r of a class's probabilities over the images, mean over classes. So a student may be more or
     less certain than its teacher, as long as the relations are the same. Of one image, intra is a constant.
     """
-    ours = (student / recipe.temperature).softmax(dim=1)
-    theirs = (teacher / recipe.temperature).softmax(dim=1)
+    ours = (student / recipe.used_temperature).softmax(dim=1)
+    theirs = (teacher / recipe.used_temperature).softmax(dim=1)
     inter = 1.0 - _correlation(ours, theirs).mean()
     if gather is not None:
         ours, theirs = gather(ours), gather(theirs)
     intra = 1.0 - _correlation(ours.T, theirs.T).mean()
-    return recipe.temperature**2 * (recipe.beta * inter + recipe.gamma * intra)
+    return recipe.used_temperature**2 * (recipe.beta * inter + recipe.gamma * intra)
 
 
 def _correlation(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
