@@ -21,7 +21,7 @@ class DistillRecipe(Strict):
     weight: float = Field(default=1.0, ge=0.0, le=1000.0)
     """Of the distillation's loss."""
     label_weight: Annotated[float, Field(ge=0.0, le=1000.0)] | Literal["auto"] = "auto"
-    """Of the labels' own loss; 0 learns from the teacher alone. auto: 0 for kl, whose teacher says it all, else 1."""
+    """Of the labels' own loss; 0 learns from the teacher alone. auto: 0.5 for kl, else 1."""
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] | Literal["auto"] = "auto"
     """Logits are divided by it before they are compared. auto: 2 for kl, else 1."""
     beta: float = Field(default=2.0, ge=0.0, le=1000.0)
@@ -46,7 +46,7 @@ class DistillRecipe(Strict):
         """The weight of the labels' own loss, as decided for this loss."""
         if self.label_weight != "auto":
             return self.label_weight
-        return 0.0 if self.loss == "kl" else 1.0
+        return 0.5 if self.loss == "kl" else 1.0
 
     @property
     def used_temperature(self) -> float:
