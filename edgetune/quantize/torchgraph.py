@@ -12,7 +12,7 @@ from torch import nn
 from edgetune.quantize.bias import layer_bias
 from edgetune.quantize.entry import with_constants
 from edgetune.quantize.fakequant import ActivationGrid, LayerWeight
-from edgetune.quantize.graph import Grid, QuantGraph, integer_limits
+from edgetune.quantize.graph import QuantGraph, integer_limits
 from edgetune.quantize.operators import OPERATORS, convolve, require_supported
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TorchGraph(nn.Module):
         self.output_step = output_step
         self.layers: dict[str, LayerWeight] = {}
         self.grids: dict[str, ActivationGrid] = {}
-        self.fixed: dict[str, Grid] = {}
+        self.constants: dict[str, torch.Tensor] = {}
         self.absorbed = {clamp.name for node in nodes if graph.is_integer(node) and (clamp := graph.clamp_after(node))}
         self.absorbed -= {node.name for node in nodes if not _inside(graph, node.output[0])}
         for node in self.nodes:
@@ -76,8 +76,8 @@ class TorchGraph(nn.Module):
             )
         else:
             for name in node.input:
-                if name in graph.constants and name not in dict(self.named_buffers()):
-                    self.register_buffer(_legal(name), torch.from_numpy(graph.array(name).copy()), persistent=False)
+                if name in graph.constants:
+                    self.constants[name] = torch.from_numpy(graph.array(name).copy())
         name = node.output[0]
         if name in graph.activations and name not in graph.moved and (graph.entry is None or graph.entry[0] != name):
             limits = graph.clamp_limits(name) if _inside(graph, name) else None
@@ -108,7 +108,7 @@ class TorchGraph(nn.Module):
             return known[node.input[0]]
         if node.name in self.layers:
             return self._layer(node, known[node.input[0]])
-        inputs = [known[name] if name in known else self._constant(name) for name in node.input]
+        inputs = [known[name] if name in known else self.constants.get(name) for name in node.input]
         return OPERATORS[node.op_type](node, inputs)
 
     def _layer(self, node: onnx.NodeProto, values: torch.Tensor) -> torch.Tensor:
@@ -117,9 +117,6 @@ class TorchGraph(nn.Module):
             return convolve(node, values, weight, bias)
         inputs = [values, weight] if bias is None else [values, weight, bias]
         return OPERATORS[node.op_type](node, inputs)
-
-    def _constant(self, name: str) -> torch.Tensor | None:
-        return self.get_buffer(_legal(name)) if name else None
 
     def result(self) -> QuantGraph:
         """Return the graph with the grids, weights and biases as they are now."""
@@ -183,8 +180,3 @@ def trained(
         optimizer.step()
         schedule.step()
         told(step)
-
-
-def _legal(name: str) -> str:
-    """Return the name of a buffer for a tensor: torch allows no dots in it."""
-    return "constant:" + name.replace(".", "/")
