@@ -49,6 +49,17 @@ class Runtime(Strict):
     min_onnxruntime: str = Field(default="1.17.0", pattern=r"^\d+\.\d+\.\d+$")
     """The oldest ONNX Runtime that this profile was thought through for."""
 
+    def session_options(self) -> dict[str, Any]:
+        """Return how the bundle opens ONNX Runtime on the board: the runner's session options, as JSON types."""
+        return {
+            "providers": list(self.providers),
+            "graph_optimization": self.graph_optimization,
+            "intra_op_threads": self.intra_op_threads,
+            "inter_op_threads": self.inter_op_threads,
+            "execution_mode": self.execution_mode,
+            "config": dict(self.config),
+        }
+
 
 class Quantization(Strict):
     """What the processor's integer kernels are good at."""

@@ -51,14 +51,6 @@ def timer_for(profile: Profile, images: npt.NDArray[np.uint8]) -> Timer | None:
 
 def time_files(paths: Mapping[str, Path], profile: Profile, images: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Return the median latency of model files at batch 1, in ms, measured in turns as the profile opens them."""
-    runtime = profile.runtime
-    session = {
-        "providers": list(runtime.providers),
-        "graph_optimization": runtime.graph_optimization,
-        "intra_op_threads": runtime.intra_op_threads,
-        "inter_op_threads": runtime.inter_op_threads,
-        "execution_mode": runtime.execution_mode,
-        "config": dict(runtime.config),
-    }
+    session = profile.runtime.session_options()
     found = measure_latency({name: open_session(path, session) for name, path in paths.items()}, images, PLAN)
     return {name: float(found[name]["p50_ms"]) for name in paths}

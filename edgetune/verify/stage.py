@@ -44,15 +44,7 @@ def open_target(recipe: VerifyRecipe) -> Target:
 
 def session_options(profile: Profile) -> dict[str, Any]:
     """Return how the bundle opens ONNX Runtime on the profile's board: the runner's session options, as JSON types."""
-    runtime = profile.runtime
-    return {
-        "providers": list(runtime.providers),
-        "graph_optimization": runtime.graph_optimization,
-        "intra_op_threads": runtime.intra_op_threads,
-        "inter_op_threads": runtime.inter_op_threads,
-        "execution_mode": runtime.execution_mode,
-        "config": dict(runtime.config),
-    }
+    return profile.runtime.session_options()
 
 
 def stand_in(profile: Profile, environment: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
