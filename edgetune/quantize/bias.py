@@ -47,6 +47,8 @@ def correct_biases(graph: QuantGraph, batches: Batches, *, scratch: Path, progre
     """
     graph = with_own_biases(graph)
     layers = [node for node in graph.layers() if node.op_type in ("Conv", "Gemm")]
+    if not layers:
+        return graph.updated({"step": "sequential bias correction", "layers": 0})
     parts = pieces(to_qdq(graph), [layer.output[0] for layer in layers])
     source = graph.model.graph.input[0].name
     limit = _images_that_fit(parts, {source: next(batches())})

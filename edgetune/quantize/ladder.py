@@ -107,7 +107,9 @@ class Ladder:
             return self.best.graph
         from edgetune.quantize.mixed import float_stem, float_worst
 
-        if self.recipe.mixed_precision and self.timer is not None:
+        if self.recipe.mixed_precision and self.timer is None:
+            self._leave_out("float stem", "this machine is not the target, so that no latency can be measured")
+        elif self.recipe.mixed_precision:
             self._try("float stem", lambda: float_stem(self))
         if not self._ends():
             self._try("reconstruction", lambda: self.reconstructed(self.best.graph, prepared))
@@ -163,12 +165,7 @@ class Ladder:
         try:
             graph = step()
         except Unsupported as reason:
-            self.progress.line(f"{name}: left out, torch is not asked to compute {reason}")
-            self.rungs.append(
-                Rung(
-                    name=name, graph=self.best.graph, score=self.best.score, seconds=0.0, kept=False, note=f"left out: {reason}"
-                )
-            )
+            self._leave_out(name, f"torch is not asked to compute {reason}")
             return
         score = self.held_out.score(graph)
         before = self.best.score if self.rungs else None
@@ -179,6 +176,14 @@ class Ladder:
         self.rungs.append(Rung(name=name, graph=graph, score=score, seconds=seconds, kept=kept, note=note))
         figures = f"divergence {score.divergence:.2g}, agreement {score.agreement_percent:.2f} % on held-out images"
         self.progress.line(f"{name}: {figures}, {seconds:.1f} s" + ("" if kept else "; not kept"))
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """Note a step that cannot be taken here."""
+        self.progress.line(f"{name}: left out, {reason}")
+        best = self.best
+        self.rungs.append(
+            Rung(name=name, graph=best.graph, score=best.score, seconds=0.0, kept=False, note=f"left out: {reason}")
+        )
 
     def ranged(self, graph: QuantGraph) -> QuantGraph:
         """Return the graph with grids for activations and weights."""

@@ -50,7 +50,10 @@ def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
         ladder: whose best graph is not within it.
         prepared: in fp32.
     """
-    damages = sensitivity(_ranged(ladder), ladder.held_out, ladder.progress)
+    found = sensitivity(_ranged(ladder), ladder.held_out, ladder.progress)
+    damages = [damage for damage in found if damage.layer not in ladder.best.graph.left_float]
+    if len(damages) < 2:
+        return ladder.best.graph.updated({"step": "float layers", "layers": 0, "found": "no layer would be left in integers"})
     count = 1
     while True:
         worst = [damage.layer for damage in damages[:count]]

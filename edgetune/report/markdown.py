@@ -160,7 +160,7 @@ def rung_table(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     header = ("step", "kept", "", "divergence, nats", "NMSE", "agreement", "top-1", "p50", "took")
     # The network learnt from these images: what it says of them is no accuracy to be claimed.
-    note = "On train images that no step of the quantizer saw. The network was trained on them: their top-1 claims nothing."
+    note = "On train images that were held out, unless a warning says they were too few. The network has seen them: no claim."
     return [*table(header, rows, numeric=6), "", note]
 
 

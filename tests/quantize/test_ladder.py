@@ -87,10 +87,11 @@ def test_each_effort_climbs_its_rungs(net: Any, ladder: Any, profile: Profile) -
     more = {**poor, "near_enough": 0.0, "reconstruction_steps": 60, "training_steps": 20}
     default = ladder(model, **more)
     default.climb(prepared(model, profile, per_channel=False))
-    assert names(default) == ["ranges", "bias correction", "reconstruction"]
+    assert names(default) == ["ranges", "bias correction", "float stem", "reconstruction"]
+    assert "not the target" in default.rungs[2].note
     full = ladder(model, effort="max", **more)
     full.climb(prepared(model, profile, per_channel=False))
-    assert names(full) == ["ranges", "bias correction", "reconstruction", "training"]
+    assert names(full) == ["ranges", "bias correction", "float stem", "reconstruction", "training"]
     # Each kept rung is nearer to fp32 than the one before it, and what is kept is the nearest.
     kept = [rung.score.divergence for rung in full.rungs if rung.kept]
     assert kept == sorted(kept, reverse=True)
@@ -124,7 +125,7 @@ def test_a_step_that_does_not_help_is_not_kept(
     wild = reconstruct.Learning(steps=5, lr=30.0, scale_lr=0.5)
     monkeypatch.setattr(reconstruct, "Learning", lambda **_: wild)
     graph = climbing.climb(prepared(model, profile))
-    assert [rung.kept for rung in climbing.rungs] == [True, True, False]
+    assert [rung.kept for rung in climbing.rungs] == [True, True, False, False]
     assert graph is climbing.rungs[1].graph
     assert climbing.report()[-1]["kept"] is False
 
@@ -231,3 +232,15 @@ def test_a_layer_in_float_between_integers_is_not_rounded_by_the_runtime(net: An
     assert not model.warnings
     assert model.operators["QLinearConv"] == 4
     assert sum(count for name, count in model.operators.items() if name.endswith("Conv") and name != "QLinearConv") == 1
+
+
+def test_a_network_of_one_layer_keeps_it_in_integers(net: Any, ladder: Any, profile: Profile) -> None:
+    model = net.finish(
+        net.add(
+            "Gemm", net.add("Flatten", net.add("GlobalAveragePool", net.entry()), axis=1), net.const(net.weight(3, 3)), transB=1
+        )
+    )
+    climbing = ladder(model, effort="fast")
+    start = prepared(model, profile)
+    climbing.climb(start)
+    assert len(float_worst(climbing, start).weights) == 1
