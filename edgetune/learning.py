@@ -117,6 +117,8 @@ def teacher_of(run: Run) -> Checkpoint | Path:
     if not _is_path(name):
         distill, student = run.recipe.distill, run.recipe.train
         model = ModelRecipe(backbone=name, weights=distill.teacher_weights, drop_rate=run.recipe.model.drop_rate)
+        if distill.teacher_image_size != "auto":
+            model = model.model_copy(update={"enlarge_to": distill.teacher_image_size})
         check_weights(run, model)
         plain = student.strategy if student.strategy in ("full", "gradual") else "lp-ft"
         changes = {"strategy": plain, "epochs": distill.teacher_epochs, "time_budget_s": None, "freeze": "", "l2_sp": 0.0}

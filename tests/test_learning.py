@@ -194,6 +194,22 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
     assert len(stages(run, "train")) == 2
 
 
+def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_weights, tmp_path) -> None:
+    run = opened(
+        tmp_path / "run",
+        distill__teacher="test_efficientnet",
+        distill__teacher_weights=str(tiny_weights),
+        distill__teacher_image_size=64,
+        train__epochs=1,
+    )
+    teacher = teacher_of(run)
+    assert isinstance(teacher, Checkpoint)
+    assert teacher.network["enlarge_to"] == 64
+    assert run.checkpoint.network["enlarge_to"] is None
+    # What the teacher says of the student's validation images is what it reached on them.
+    assert run.checkpoint.distillation["teacher_val_metrics"] == pytest.approx(teacher.val_metrics)
+
+
 def test_the_ablation_is_the_same_student_without_its_teacher(opened, older, tmp_path) -> None:
     plain = opened(tmp_path / "run")
     assert plain.ablation is None

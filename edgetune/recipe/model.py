@@ -29,6 +29,9 @@ class ModelRecipe(Strict):
     """Widths of hidden layers in the head, with ReLU and the dropout behind each; none: one linear layer."""
     stages: Annotated[int, Field(ge=1, le=64)] | Literal["all"] = "all"
     """How many of the backbone's stages are kept, from the stem on; fewer are faster."""
+    enlarge_to: Annotated[int, Field(ge=16, le=1024)] | None = None
+    """The network itself resamples its images to this height and width before its first convolution: for teachers, which may
+    look more closely than their students."""
     activation: Literal["auto", "keep", "relu", "relu6"] = "auto"
     """What SiLU, hard-swish and their kin become before fine-tuning; auto: relu where the profile says that the target's
     integer kernels want it, else they are kept."""

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from edgetune.errors import WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import nn
 
 __all__ = [
     "adapted",
+    "enlarge",
     "first_convs",
     "forward_features",
     "head_modules",
@@ -42,6 +45,24 @@ def first_convs(network: nn.Module) -> tuple[str, ...]:
     names = (named,) if isinstance(named, str) else tuple(named)
     modules = dict(network.named_modules())
     return names if all(isinstance(modules.get(name), nn.Conv2d) for name in names) else ()
+
+
+def enlarge(network: nn.Module, size: int) -> None:
+    """Let a network resample its images to a larger height and width before its first convolutions, bilinearly."""
+    modules = dict(network.named_modules())
+    for name in first_convs(network):
+        modules[name].register_forward_pre_hook(_resampling(size))
+
+
+def _resampling(size: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], torch.Tensor]:
+    """Return a hook; a function, not a method: copies of the network would take a method's object along."""
+
+    def resample(_conv: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        import torch.nn.functional as F
+
+        return F.interpolate(inputs[0], size=(size, size), mode="bilinear", align_corners=False)
+
+    return resample
 
 
 def adapted(found: dict[str, torch.Tensor], network: nn.Module, channels: int) -> dict[str, torch.Tensor]:

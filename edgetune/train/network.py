@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgetune.errors import ArtefactError, Fault, WeightsError
 from edgetune.train.activations import left_over, swap
 from edgetune.train.ends import (
+    enlarge,
     first_convs,
     forward_features,
     head_modules,
@@ -58,6 +59,7 @@ class NetworkSpec:
         hidden: widths of the head's hidden layers.
         drop_rate: of the dropout behind each hidden layer; the dropout before the head is one of the options.
         stages: how many of the backbone's stages are kept; None: all.
+        enlarge_to: height and width that the network resamples its images to; None: it takes them as they are.
         activation: what SiLU and its kin were exchanged for: keep, relu or relu6.
         swapped: how many activations that concerned.
     """
@@ -68,6 +70,7 @@ class NetworkSpec:
     hidden: tuple[int, ...] = ()
     drop_rate: float = 0.0
     stages: int | None = None
+    enlarge_to: int | None = None
     activation: str = "keep"
     swapped: int = 0
 
@@ -82,6 +85,8 @@ class NetworkSpec:
         Raises:
             ArtefactError: fields are missing or not known.
         """
+        # Networks of before this could be had were not enlarged.
+        content = {"enlarge_to": None, **content}
         names = {one.name for one in fields(cls)}
         if names != set(content):
             raise ArtefactError(
@@ -95,6 +100,7 @@ class NetworkSpec:
     def in_words(self) -> str:
         """Return what is unlike the plain backbone, for a line of the log; empty if nothing is."""
         parts = [f"{self.channels} input channel{'s' * (self.channels > 1)}"] if self.channels != RGB else []
+        parts += [f"images enlarged to {self.enlarge_to} px"] if self.enlarge_to else []
         parts += [f"{self.stages} stage{'s' * (self.stages > 1)}"] if self.stages else []
         parts += [f"hidden layers of {', '.join(map(str, self.hidden))}"] if self.hidden else []
         parts += [f"{self.swapped} activations exchanged for {self.activation}"] if self.activation != "keep" else []
@@ -178,6 +184,8 @@ def create_network(spec: NetworkSpec, outputs: int) -> nn.Module:
             truncate(network, spec.stages)
             width = pooled_width(network, spec.channels)
         put_head(network, outputs, width=width, hidden=spec.hidden, drop_rate=spec.drop_rate)
+    if spec.enlarge_to:
+        enlarge(network, spec.enlarge_to)
     swap(network, spec.activation)
     return network.to(memory_format=torch.channels_last)
 
@@ -201,7 +209,8 @@ def network_spec(model: ModelRecipe, *, image_size: int, channels: int, function
     with torch.random.fork_rng(devices=[]):
         plain = timm.create_model(model.backbone, num_classes=2)
         faults: list[Fault] = []
-        options, size = _options(model, plain, image_size, faults)
+        options, size = _options(model, plain, model.enlarge_to or image_size, faults)
+        size = size if model.enlarge_to is None else image_size
         channels = _channels(model.backbone, plain, channels, faults)
         has_head, stages = _has_head(plain, faults), _stages(model, plain, faults)
         spec = NetworkSpec(
@@ -211,6 +220,7 @@ def network_spec(model: ModelRecipe, *, image_size: int, channels: int, function
             hidden=model.hidden if has_head else (),
             drop_rate=model.drop_rate if model.hidden else 0.0,
             stages=stages if has_head else None,
+            enlarge_to=_enlarged(model, plain, image_size, faults),
             activation={"auto": "relu" if functions == "relu" else "keep"}.get(model.activation, model.activation),
         )
         spec = _tried(spec, size, faults)
@@ -271,6 +281,18 @@ def _stages(model: ModelRecipe, plain: nn.Module, faults: list[Fault]) -> int | 
         faults.append(Fault(where="model.stages", problem=error.message, hint=error.remedy))
         return None
     return model.stages
+
+
+def _enlarged(model: ModelRecipe, plain: nn.Module, image_size: int, faults: list[Fault]) -> int | None:
+    """Return the size that images are enlarged to, if the backbone has a place for that."""
+    size = model.enlarge_to
+    if size is None or (first_convs(plain) and size >= image_size):
+        return size
+    problem = f"{model.backbone} has no first convolution to enlarge images before"
+    if first_convs(plain):
+        problem = f"images of {image_size} px are not enlarged by this"
+    faults.append(Fault(where="model.enlarge_to", problem=problem, got=str(size), expected="leave it out"))
+    return None
 
 
 def _tried(spec: NetworkSpec, size: int, faults: list[Fault]) -> NetworkSpec:

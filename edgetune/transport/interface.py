@@ -26,7 +26,7 @@ class Completed:
 
 
 class Link(Protocol):
-    """A machine within reach. Every method ends within its deadline, and leaves no process behind on the machine if it fails."""
+    """A machine within reach. Every method ends within its deadline; one that fails leaves no process behind there."""
 
     @property
     def python(self) -> str:

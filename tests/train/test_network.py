@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 
@@ -192,6 +193,35 @@ def test_the_spec_goes_round_and_builds_the_same_network():
     words = "4 input channels, 2 stages, hidden layers of 8, 4, 3 activations exchanged for relu"
     assert spec.in_words() == words
     assert NetworkSpec(backbone="resnet18").in_words() == ""
+
+
+def test_an_enlarging_network_is_the_plain_one_on_enlarged_images():
+    model = ModelRecipe(backbone="test_efficientnet", enlarge_to=96)
+    spec = network_spec(model, image_size=64, channels=3, functions="any")
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+    assert spec.in_words() == "images enlarged to 96 px"
+    network, plain = create_network(spec, 5).eval(), create_network(NetworkSpec(backbone="test_efficientnet"), 5).eval()
+    plain.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    enlarged = torch.nn.functional.interpolate(images, size=(96, 96), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        assert torch.equal(network(images), plain(enlarged))
+        assert torch.equal(copy.deepcopy(network)(images), plain(enlarged))
+        assert not torch.allclose(plain(images), plain(enlarged))
+
+
+def test_an_image_is_not_made_smaller():
+    with pytest.raises(WeightsError) as caught:
+        network_spec(ModelRecipe(backbone="test_efficientnet", enlarge_to=48), image_size=64, channels=3, functions="any")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "model.enlarge_to: images of 64 px are not enlarged by this; got 48; expected leave it out"
+    ]
+
+
+def test_a_spec_of_before_enlarging_is_read():
+    content = NetworkSpec(backbone="resnet18").to_json()
+    del content["enlarge_to"]
+    assert NetworkSpec.from_json(content) == NetworkSpec(backbone="resnet18")
 
 
 def test_a_spec_of_another_version_is_refused_with_all_that_is_unlike():
