@@ -33,8 +33,8 @@ class DistillRecipe(Strict):
     teacher_epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
     """Epochs that a teacher is fine-tuned for, where its head does not know the task yet; auto: as for a student."""
     teacher_image_size: Annotated[int, Field(ge=16, le=1024)] | Literal["auto"] = "auto"
-    """Height and width that a teacher given by name enlarges the student's views to, when it learns and when it answers; auto: it
-    takes them as they are."""
+    """Height and width that a teacher given by name enlarges the student's views to, in training and in answering;
+    auto: it takes them as they are."""
     teacher_weights: str = Field(default="auto", min_length=1)
     """Pretrained weights of a teacher that is given by name, as `model.weights`."""
     cache: bool = True
