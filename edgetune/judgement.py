@@ -106,5 +106,17 @@ def _tasks(dataset: Dataset) -> dict[str, Any]:
 
 
 def _model_facts(model: OnnxModel) -> dict[str, Any]:
-    fields = {"sha256", "size_bytes", "opset", "ir_version", "macs", "operators", "float_nodes", "steps", "rungs", "parity"}
+    fields = {
+        "sha256",
+        "size_bytes",
+        "opset",
+        "ir_version",
+        "macs",
+        "operators",
+        "float_nodes",
+        "steps",
+        "rungs",
+        "spread",
+        "parity",
+    }
     return model.model_dump(mode="json", include=fields)

@@ -103,6 +103,7 @@ class OnnxModel(WithHeads):
         parity: against the model that it came from; None for a file of edgetune's that a user brought along: it is that file.
         steps: what was done to the graph, in order, with the figures of each step.
         rungs: the quantizer's attempts in order, each with its figures on held-out train images, and whether it was kept.
+        spread: how much the quantizer's first steps depend on which images calibrate; see `quantize.spread.other_samplings`.
         float_nodes: nodes that compute in float where the precision says that none should, with the reason.
         operators: how often each operator stands in the graph as the runtime optimises it.
         macs: multiply-accumulates of one image.
@@ -121,6 +122,7 @@ class OnnxModel(WithHeads):
     parity: NumericParity | None = None
     steps: tuple[dict[str, Any], ...] = ()
     rungs: tuple[dict[str, Any], ...] = ()
+    spread: dict[str, Any] | None = None
     float_nodes: tuple[str, ...] = ()
     operators: dict[str, int] = Field(default_factory=dict)
     macs: int | None = None

@@ -112,6 +112,11 @@ def _show(model: OnnxModel) -> None:
         kept = "" if rung["kept"] else ", not kept"
         figures = f"divergence {rung['divergence_nats']:.2g}, agreement {rung['agreement_percent']:.2f} %"
         click.echo(f"{rung['rung']}: {figures} on held-out train images, {rung['seconds']:.0f} s{kept}")
+    if spread := model.spread:
+        low, high = min(spread["divergence_nats"]), max(spread["divergence_nats"])
+        click.echo(
+            f"over {spread['samplings']} draws of calibration images: divergence {low:.2g} to {high:.2g} before the later steps"
+        )
     if (parity := model.parity) is not None:
         agreement = f"top-1 agreement {parity.top1_agreement_percent:.2f} %, NMSE {parity.nmse:.2g}"
         click.echo(f"against fp32: {agreement} ({parity.images} images)")

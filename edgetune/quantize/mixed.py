@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgetune.quantize.floats import in_float
 from edgetune.quantize.graph import QuantGraph
-from edgetune.quantize.sensitivity import sensitivity
+from edgetune.quantize.sensitivity import Damage, sensitivity
 
 if TYPE_CHECKING:
     from edgetune.quantize.ladder import Ladder
@@ -17,6 +17,8 @@ __all__ = ["float_stem", "float_worst"]
 LONGEST_STEM = 4
 # Two medians that are nearer than this are the same.
 SAME_LATENCY = 1.01
+# So many of the worst layers are timed one by one.
+MOST_TIMED = 12
 FAST_ENOUGH = "measured on the target to be no slower in float, and nearer to fp32"
 NEEDED = "does the most damage in integers"
 
@@ -44,7 +46,10 @@ def float_stem(ladder: Ladder) -> QuantGraph:
 
 
 def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
-    """Return the graph with the fewest of its worst layers in float that bring it within the tolerance.
+    """Return the graph with the fewest layers in float that bring it within the tolerance, at the least latency.
+
+    Layers are left out from the worst on, and, where latency can be measured, from the one on that gives most for its time in
+    float. For either order the fewest that are enough are looked for; the faster of the two graphs is kept.
 
     Args:
         ladder: whose best graph is not within it.
@@ -54,15 +59,52 @@ def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
     damages = [damage for damage in found if damage.layer not in ladder.best.graph.left_float]
     if len(damages) < 2:
         return ladder.best.graph.updated({"step": "float layers", "layers": 0, "found": "no layer would be left in integers"})
-    count = 1
-    while True:
-        worst = [damage.layer for damage in damages[:count]]
-        graph = _with_floats(ladder, worst, NEEDED)
-        if ladder.meets_tolerance(ladder.held_out.score(graph)) or count >= len(damages) - 1:
-            break
-        count = min(2 * count, len(damages) - 1)
+    orders = [[damage.layer for damage in damages]]
+    if ladder.timer is not None:
+        orders.append(_by_worth(ladder, damages))
+    names, graph = _least_latency(ladder, [_fewest(ladder, order) for order in orders])
     graph = ladder.reconstructed(graph, prepared)
-    return graph.updated({"step": "float layers", "layers": len(worst), "found": ", ".join(worst)})
+    return graph.updated({"step": "float layers", "layers": len(names), "found": ", ".join(names)})
+
+
+def _fewest(ladder: Ladder, order: list[str]) -> tuple[list[str], QuantGraph]:
+    """Return the shortest beginning of an order of layers that is enough in float, and its graph; else all but one."""
+    graphs: dict[int, QuantGraph] = {}
+
+    def enough(count: int) -> bool:
+        graphs[count] = _with_floats(ladder, order[:count], NEEDED)
+        return ladder.meets_tolerance(ladder.held_out.score(graphs[count]))
+
+    most = len(order) - 1
+    few, many = 0, 1
+    while not (found := enough(many)) and many < most:
+        few, many = many, min(2 * many, most)
+    while found and many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return order[:many], graphs[many]
+
+
+def _by_worth(ladder: Ladder, damages: list[Damage]) -> list[str]:
+    """Return the layers by what each takes away from the damage per time that it costs in float; those not timed follow."""
+    assert ladder.timer is not None
+    worst = damages[:MOST_TIMED]
+    graphs = {damage.layer: _with_floats(ladder, [damage.layer], NEEDED, corrected=False) for damage in worst}
+    latency = ladder.timer({"": ladder.best.graph, **graphs})
+    # Less than the same time is noise, and no layer is free.
+    least = (SAME_LATENCY - 1) * latency[""]
+    costs = {name: max(latency[name] - latency[""], least) for name in graphs}
+    ordered = sorted(worst, key=lambda damage: -damage.score.divergence / costs[damage.layer])
+    return [damage.layer for damage in (*ordered, *damages[MOST_TIMED:])]
+
+
+def _least_latency(ladder: Ladder, found: list[tuple[list[str], QuantGraph]]) -> tuple[list[str], QuantGraph]:
+    """Return the fastest of those that are enough; of all, if none is."""
+    enough = [one for one in found if ladder.meets_tolerance(ladder.held_out.score(one[1]))] or found
+    if len(enough) == 1 or ladder.timer is None:
+        return enough[0]
+    latency = ladder.timer({str(number): graph for number, (_, graph) in enumerate(enough)})
+    return enough[min(range(len(enough)), key=lambda number: latency[str(number)])]
 
 
 def _ranged(ladder: Ladder) -> QuantGraph:
@@ -70,6 +112,6 @@ def _ranged(ladder: Ladder) -> QuantGraph:
     return next(rung.graph for rung in ladder.rungs if rung.name == "ranges")
 
 
-def _with_floats(ladder: Ladder, names: list[str], reason: str) -> QuantGraph:
+def _with_floats(ladder: Ladder, names: list[str], reason: str, *, corrected: bool = True) -> QuantGraph:
     graph = in_float(_ranged(ladder), {**ladder.best.graph.left_float, **dict.fromkeys(names, reason)})
-    return ladder.corrected(graph) if ladder.recipe.bias_correction else graph
+    return ladder.corrected(graph) if corrected and ladder.recipe.bias_correction else graph

@@ -21,6 +21,7 @@ from edgetune.quantize.prepare import prepare
 from edgetune.quantize.proof import Proof, optimised_graph
 from edgetune.quantize.samples import Samples, draw_samples
 from edgetune.quantize.sensitivity import sensitivity
+from edgetune.quantize.spread import other_samplings
 from edgetune.quantize.timing import timer_for
 
 if TYPE_CHECKING:
@@ -79,13 +80,16 @@ def quantize(
         scratch=folder,
         progress=progress,
     )
-    graph = ladder.climb(_prepared(model, recipe, profile.quantization))
+    prepared = _prepared(model, recipe, profile.quantization)
+    graph = ladder.climb(prepared)
+    spread = other_samplings(ladder, prepared)
     model = to_qdq(graph)
     provenance = read_metadata(model).provenance
     write_metadata(model, source.heads, source.preprocessing, {**provenance, "fp32_sha256": source.sha256})
     path = folder / "model.onnx"
     write_atomic(path, model.SerializeToString(deterministic=True))
-    return _described(path, model, source, dataset, profile, graph, ladder)
+    described = _described(path, model, source, dataset, profile, graph, ladder)
+    return described.model_copy(update={"spread": spread}).at(folder)
 
 
 def rank_layers(

@@ -19,10 +19,11 @@ from edgetune.quantize.entry import integer_entry
 from edgetune.quantize.floats import in_float
 from edgetune.quantize.heldout import HeldOut
 from edgetune.quantize.ladder import Ladder
-from edgetune.quantize.mixed import float_worst
+from edgetune.quantize.mixed import _by_worth, _fewest, _with_floats, float_worst
 from edgetune.quantize.prepare import prepare
 from edgetune.quantize.samples import draw_samples
 from edgetune.quantize.sensitivity import sensitivity
+from edgetune.quantize.spread import other_samplings
 from edgetune.quantize.weights import round_weights
 from edgetune.recipe import QuantizeRecipe
 
@@ -162,6 +163,63 @@ def test_the_worst_layers_stay_in_float_where_the_tolerance_wants_it(
     assert all("most damage" in reason for reason in graph.left_float.values())
     assert 1 <= len(graph.left_float) <= 2
     assert len(graph.weights) + len(graph.left_float) == 4
+
+
+def test_no_more_layers_stay_in_float_than_must_and_the_faster_choice_wins(
+    net: Any, ladder: Any, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = deep(net)
+    start = prepared(model, profile, per_channel=False)
+    asked: list[dict[str, float]] = []
+
+    def timer(graphs: Any) -> dict[str, float]:
+        # The worst layer costs a hundred times what another one does.
+        asked.append(
+            {name: 1.0 + sum(5.0 if one == worst else 0.05 for one in graph.left_float) for name, graph in graphs.items()}
+        )
+        return asked[-1]
+
+    strict = ladder(model, timer=timer, effort="fast", mixed_precision=False, bias_correction=False, reconstruction_steps=2)
+    strict.climb(start)
+    # Decisions of a few images are too coarse a tolerance to search by.
+    limit = 0.4 * strict.best.score.divergence
+    monkeypatch.setattr(Ladder, "meets_tolerance", lambda _self, score: score.divergence <= limit)
+    damages = sensitivity(strict.rungs[0].graph, strict.held_out, Silent())
+    worst = damages[0].layer
+    assert not strict.meets_tolerance(strict.best.score)
+    by_damage, graph = _fewest(strict, [damage.layer for damage in damages])
+    assert strict.meets_tolerance(strict.held_out.score(graph))
+    # One layer fewer is not enough.
+    assert not strict.meets_tolerance(strict.held_out.score(_with_floats(strict, by_damage[:-1], "")))
+    assert _by_worth(strict, damages)[0] != worst
+    chosen = float_worst(strict, start)
+    assert strict.meets_tolerance(strict.held_out.score(_with_floats(strict, list(chosen.left_float), "")))
+    assert timer({"chosen": chosen, "by damage": graph})["chosen"] <= asked[-1]["by damage"]
+
+
+def test_the_spread_is_that_of_runs_with_other_calibration_images(net: Any, ladder: Any, profile: Profile) -> None:
+    model = deep(net)
+    start = prepared(model, profile)
+    climbing = ladder(model, effort="fast", samplings=3, calibration_images=12)
+    climbing.climb(start)
+    found = other_samplings(climbing, start)
+    assert found is not None
+    assert found["samplings"] == 3
+    assert found["divergence_nats"][0] == climbing.best.score.to_json()["divergence_nats"]
+    # Other images, other ranges: three times the same figure would mean that nothing was drawn anew.
+    assert len(set(found["divergence_nats"])) == 3
+    assert all(0 < value < 1 for value in found["nmse"])
+    alone = ladder(model, effort="fast", samplings=1)
+    alone.climb(start)
+    assert other_samplings(alone, start) is None
+
+
+def test_there_is_no_spread_where_all_images_calibrate(net: Any, ladder: Any, profile: Profile) -> None:
+    model = deep(net)
+    start = prepared(model, profile)
+    climbing = ladder(model, effort="fast", calibration_images=100_000)
+    climbing.climb(start)
+    assert other_samplings(climbing, start) is None
 
 
 def test_sensitivity_finds_the_layer_that_does_the_damage(net: Any, ladder: Any, profile: Profile) -> None:
