@@ -70,6 +70,9 @@ class Quantization(Strict):
     """Of quantized activations."""
     weight_type: Literal["uint8", "int8"] = "int8"
     """Of quantized weights."""
+    alternatives: tuple[Literal["U8S8", "U8U8", "S8S8"], ...] = ()
+    """Other types of activations and weights, to try where the quantizer can measure latency on the target: the faster are
+    taken."""
     per_channel: bool = True
     """One weight scale per output channel."""
     reduce_range: bool = False
@@ -79,6 +82,16 @@ class Quantization(Strict):
     functions: Literal["any", "relu"] = "any"
     """Activation functions that have integer kernels worth using; relu: only ReLU and its kin, so that SiLU and hard-swish are
     better replaced before fine-tuning."""
+
+    @property
+    def types(self) -> str:
+        """The types of a quantized layer's activations and weight, as `alternatives` writes them."""
+        return "".join({"uint8": "U8", "int8": "S8"}[kind] for kind in (self.activation_type, self.weight_type))
+
+    def with_types(self, types: str) -> Quantization:
+        """Return these rules for other types, written as in `alternatives`."""
+        kinds = {"U8": "uint8", "S8": "int8"}
+        return self.model_copy(update={"activation_type": kinds[types[:2]], "weight_type": kinds[types[2:]]})
 
 
 class ModelCaps(Strict):

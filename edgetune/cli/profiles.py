@@ -62,8 +62,7 @@ def quantization_in_words(profile: Profile) -> str:
     quantization = profile.quantization
     if quantization.precision == "fp32":
         return "fp32"
-    short = {"uint8": "U8", "int8": "S8"}
-    words = [short[quantization.activation_type] + short[quantization.weight_type]]
+    words = [quantization.types]
     words += ["per channel"] if quantization.per_channel else ["per tensor"]
     words += ["7 bits"] if quantization.reduce_range else []
     return " ".join(words)

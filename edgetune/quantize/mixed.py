@@ -109,7 +109,7 @@ def _least_latency(ladder: Ladder, found: list[tuple[list[str], QuantGraph]]) ->
 
 def _ranged(ladder: Ladder) -> QuantGraph:
     """Return the graph as it was when it had only its grids."""
-    return next(rung.graph for rung in ladder.rungs if rung.name == "ranges")
+    return next(rung.graph for rung in reversed(ladder.rungs) if rung.kept and rung.name.startswith("ranges"))
 
 
 def _with_floats(ladder: Ladder, names: list[str], reason: str, *, corrected: bool = True) -> QuantGraph:

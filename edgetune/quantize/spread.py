@@ -50,7 +50,7 @@ def other_samplings(ladder: Ladder, prepared: QuantGraph) -> dict[str, Any] | No
 
 def _cheap(ladder: Ladder) -> Score:
     """Return the score after the last step that is repeated."""
-    return [rung for rung in ladder.rungs if rung.name in ("ranges", "bias correction")][-1].score
+    return [rung for rung in ladder.rungs if rung.kept and rung.name.startswith(("ranges", "bias correction"))][-1].score
 
 
 def _drawn(samples: Samples, seed: int) -> Samples:

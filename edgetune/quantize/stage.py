@@ -80,9 +80,11 @@ def quantize(
         scratch=folder,
         progress=progress,
     )
-    prepared = _prepared(model, recipe, profile.quantization)
-    graph = ladder.climb(prepared)
-    spread = other_samplings(ladder, prepared)
+    rules = profile.quantization
+    others = [rules.with_types(types) for types in rules.alternatives]
+    prepared = [_prepared(model, recipe, one) for one in (rules, *others)]
+    graph = ladder.climb(prepared[0], prepared[1:])
+    spread = other_samplings(ladder, next(one for one in prepared if one.rules == graph.rules))
     model = to_qdq(graph)
     provenance = read_metadata(model).provenance
     write_metadata(model, source.heads, source.preprocessing, {**provenance, "fp32_sha256": source.sha256})

@@ -131,6 +131,26 @@ def test_a_step_that_does_not_help_is_not_kept(
     assert climbing.report()[-1]["kept"] is False
 
 
+def test_other_types_are_taken_only_where_they_are_faster_on_the_target(net: Any, ladder: Any, profile: Profile) -> None:
+    model = deep(net)
+    first, other = prepared(model, profile), prepared(model, profile, activation_type="int8")
+    for ratio, taken in ((0.9, True), (0.99, False), (1.2, False)):
+
+        def timer(graphs: Any, ratio: float = ratio) -> dict[str, float]:
+            return {name: ratio if graph.rules.activation_type == "int8" else 1.0 for name, graph in graphs.items()}
+
+        climbing = ladder(model, timer=timer, effort="fast", calibration_images=12)
+        graph = climbing.climb(first, [other])
+        assert (graph.rules.activation_type == "int8") is taken
+        assert names(climbing) == ["ranges", "ranges, S8S8", "bias correction"]
+        assert climbing.rungs[1].kept is taken
+        assert "ms with U8S8" in climbing.rungs[1].note
+        assert other_samplings(climbing, other if taken else first) is not None
+    elsewhere = ladder(model, effort="fast")
+    assert elsewhere.climb(first, [other]).rules.activation_type == "uint8"
+    assert "not the target" in elsewhere.rungs[1].note
+
+
 def test_the_stem_stays_in_float_only_where_that_is_no_slower(net: Any, ladder: Any, profile: Profile) -> None:
     model = deep(net)
     recipe = {"near_enough": 0.0, "reconstruction_steps": 5}
