@@ -69,16 +69,17 @@ def _warnings(run: Run) -> list[str]:
 
 
 def _too_slow(run: Run) -> list[str]:
-    """Return that int8 was measured to be no faster than fp32, if so, and which operators are to blame."""
+    """Return that the reduced precision was measured to be no faster than fp32, if so, and which operators are to blame."""
     found = speed(run.measurement)
-    if run.int8 is None or found is None or found.ratio < 1:
+    if run.reduced is None or found is None or found.ratio < 1:
         return []
     from edgetune.quantize.blame import blame
 
     images = run.dataset.read("val", range(min(BLAME_IMAGES, run.dataset.counts["val"])))
-    shares = blame(run.fp32.path, run.int8.path, run.profile.runtime, images).operators()
+    shares = blame(run.fp32.path, run.reduced.path, run.profile.runtime, images).operators()
     why = "; ".join(f"{operator}: {share:.0f} % of its time" for operator, share in list(shares.items())[:BLAMED])
-    return [f"int8 is no faster than fp32 ({found}). {why or 'No operator stands out'} (profiled on this machine)"]
+    slow = f"{run.reduced.precision} is no faster than fp32 ({found})"
+    return [f"{slow}. {why or 'No operator stands out'} (profiled on this machine)"]
 
 
 def _sections(run: Run) -> dict[str, Mapping[str, Any]]:

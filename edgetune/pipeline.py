@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgetune import data
-from edgetune.artefacts import Ablation, Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Report, Sensitivity
+from edgetune.artefacts import Ablation, Bundle, Checkpoint, Dataset, Measurement, OnnxModel, Precision, Report, Sensitivity
 from edgetune.device.environment import processor_facts
 from edgetune.files import write_atomic
 from edgetune.keys import NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions
@@ -165,15 +165,36 @@ class Run:
         return self.cache.value(OnnxModel, "export", depends, compute)
 
     @property
-    def wants_int8(self) -> bool:
-        """Whether the recipe, or else the profile, asks for an int8 model."""
+    def wanted_precision(self) -> Precision:
+        """What the recipe, or else the profile, asks for."""
         wish = self.recipe.quantize.precision
-        return wish == "int8" or (wish == "auto" and self.profile.quantization.precision == "int8")
+        return self.profile.quantization.precision if wish == "auto" else wish
 
     @cached_property
-    def int8(self) -> OnnxModel | None:
-        """The quantized network; None where none is wanted."""
-        return self.quantized(self.fp32) if self.wants_int8 else None
+    def reduced(self) -> OnnxModel | None:
+        """The network in int8 or fp16; None where only fp32 is wanted."""
+        match self.wanted_precision:
+            case "fp32":
+                return None
+            case "fp16":
+                return self._halved(self.fp32)
+            case "int8":
+                return self.quantized(self.fp32)
+
+    def _halved(self, source: OnnxModel) -> OnnxModel:
+        depends = {
+            "revision": REVISIONS["half"],
+            "fp32": source.sha256,
+            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
+            "versions": versions("onnxruntime", "onnx", "numpy"),
+        }
+
+        def compute(folder: Path, _key: str) -> OnnxModel:
+            from edgetune.quantize.half import to_half
+
+            return to_half(source, self.dataset, folder=folder)
+
+        return self.cache.value(OnnxModel, "quantize", depends, compute)
 
     def quantized(self, source: OnnxModel) -> OnnxModel:
         """Return an fp32 model, quantized for the target with the run's images."""
@@ -239,9 +260,9 @@ class Run:
     @cached_property
     def models(self) -> dict[str, OnnxModel]:
         """Every model that was built, by precision."""
-        built = {"fp32": self.fp32}
-        if self.int8 is not None:
-            built["int8"] = self.int8
+        built: dict[str, OnnxModel] = {"fp32": self.fp32}
+        if self.reduced is not None:
+            built[self.reduced.precision] = self.reduced
         return built
 
     @cached_property

@@ -64,7 +64,7 @@ class Runtime(Strict):
 class Quantization(Strict):
     """What the processor's integer kernels are good at."""
 
-    precision: Literal["int8", "fp32"] = "int8"
+    precision: Literal["int8", "fp16", "fp32"] = "int8"
     """The precision to build for this board."""
     activation_type: Literal["uint8", "int8"] = "uint8"
     """Of quantized activations."""

@@ -225,7 +225,7 @@ def _built(run: Run, checkpoint: Checkpoint, network: nn.Module, scratch: Path, 
             folder=scratch / "fp32",
             progress=run.progress,
         )
-        if run.wants_int8:
+        if run.wanted_precision == "int8":
             built["int8"] = quantize(
                 built["fp32"],
                 run.dataset,

@@ -22,7 +22,7 @@ from edgetune.artefacts.judgement import (
     VerdictName,
     VerdictRow,
 )
-from edgetune.artefacts.models import Ablation, Checkpoint, Features, LrCurve, NumericParity, OnnxModel, Sensitivity
+from edgetune.artefacts.models import Ablation, Checkpoint, Features, LrCurve, NumericParity, OnnxModel, Precision, Sensitivity
 from edgetune.artefacts.ranking import Candidate, Cost, ProbeScore, Ranking, Timing
 from edgetune.device.heads import Head
 from edgetune.device.preprocess import Preprocessing
@@ -51,6 +51,7 @@ __all__ = [
     "MultiLabelFigures",
     "NumericParity",
     "OnnxModel",
+    "Precision",
     "Preprocessing",
     "ProbeScore",
     "Ranking",

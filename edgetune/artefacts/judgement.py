@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgetune.artefacts.base import Artefact
+from edgetune.artefacts.models import Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,7 +184,7 @@ class Report(Artefact):
 
     stage: ClassVar[str] = "report"
     title: str
-    shipped: Literal["fp32", "int8"]
+    shipped: Precision
     shipped_reason: str
     overall: VerdictName
     verdicts: tuple[VerdictRow, ...]

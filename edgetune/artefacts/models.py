@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Ablation", "Checkpoint", "Features", "LrCurve", "NumericParity", "OnnxModel", "Sensitivity"]
+__all__ = ["Ablation", "Checkpoint", "Features", "LrCurve", "NumericParity", "OnnxModel", "Precision", "Sensitivity"]
+
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of a model's convolutions and matrix products."""
 
 
 class Checkpoint(WithHeads):
@@ -113,7 +116,7 @@ class OnnxModel(WithHeads):
     stage: ClassVar[str] = "onnx"
     stage_name: Literal["export", "import", "quantize"]
     file: str = "model.onnx"
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     sha256: str
     size_bytes: int
     opset: int

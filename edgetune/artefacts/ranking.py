@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgetune.artefacts.base import Artefact
+from edgetune.artefacts.models import Precision
 
 __all__ = ["Candidate", "Cost", "ProbeScore", "Ranking", "Timing"]
-
-Precision = Literal["fp32", "int8"]
 
 
 class ProbeScore(Artefact):

@@ -60,8 +60,8 @@ def _row(profile: Profile) -> tuple[str, ...]:
 def quantization_in_words(profile: Profile) -> str:
     """Return the types of activations and weights in short: `U8S8 per channel`."""
     quantization = profile.quantization
-    if quantization.precision == "fp32":
-        return "fp32"
+    if quantization.precision != "int8":
+        return quantization.precision
     words = [quantization.types]
     words += ["per channel"] if quantization.per_channel else ["per tensor"]
     words += ["7 bits"] if quantization.reduce_range else []

@@ -60,14 +60,14 @@ def command(
         from edgetune.outside import FileRun
 
         if isinstance(run, FileRun):
-            int8, report, bundle = run.int8, run.report, run.bundle
-            if int8 is not None and not as_json:
+            reduced, report, bundle = run.reduced, run.report, run.bundle
+            if reduced is not None and not as_json:
                 _show_steps(run.fp32)
-                _show(int8)
+                _show(reduced)
             return show(run, report, bundle, strict=strict, as_json=as_json)
         if strict or as_json:
             _refuse([name for name, asked in (("strict", strict), ("json", as_json)) if asked])
-        built = run.int8
+        built = run.reduced
     if built is None:
         click.echo("nothing to quantize: the recipe or the profile asks for fp32")
     else:
@@ -120,8 +120,9 @@ def _show(model: OnnxModel) -> None:
     if (parity := model.parity) is not None:
         agreement = f"top-1 agreement {parity.top1_agreement_percent:.2f} %, NMSE {parity.nmse:.2g}"
         click.echo(f"against fp32: {agreement} ({parity.images} images)")
-    integer = model.operators.get("QLinearConv", 0)
-    click.echo(f"as ONNX Runtime runs it: {integer} integer convolutions, {len(model.float_nodes)} in float")
+    if model.precision == "int8":
+        integer = model.operators.get("QLinearConv", 0)
+        click.echo(f"as ONNX Runtime runs it: {integer} integer convolutions, {len(model.float_nodes)} in float")
     for node in model.float_nodes:
         click.echo(f"  in float: {node}")
     click.echo(f"model {model.path} ({model.size_bytes / 1e6:.2f} MB)")

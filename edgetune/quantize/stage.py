@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Sensitivity
-from edgetune.device.session import open_session
+from edgetune.artefacts import Dataset, OnnxModel, Sensitivity
 from edgetune.errors import GraphError
 from edgetune.files import sha256_file, write_atomic
-from edgetune.numeric import PLAIN_SESSION, compare_logits, spread_rows
 from edgetune.onnxfile import read_metadata, write_metadata
 from edgetune.quantize.entry import integer_entry
 from edgetune.quantize.floats import in_float, named_layers
 from edgetune.quantize.graph import QuantGraph
 from edgetune.quantize.heldout import HeldOut
 from edgetune.quantize.ladder import TRAINING_BATCH, Ladder, ranged
+from edgetune.quantize.parity import onnx_parity
 from edgetune.quantize.placement import to_qdq
 from edgetune.quantize.prepare import prepare
 from edgetune.quantize.proof import Proof, optimised_graph
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize", "rank_layers"]
 
-PARITY_IMAGES = 256
 TIMED_IMAGES = 16
 NOT_FUSED = "quantized, but ONNX Runtime has no integer kernel for it in this form"
 
@@ -166,7 +164,7 @@ def _described(
         classes=source.classes,
         heads=source.heads,
         preprocessing=source.preprocessing,
-        parity=_parity(source, path, dataset),
+        parity=onnx_parity(source, path, dataset),
         steps=graph.steps,
         rungs=ladder.report(),
         float_nodes=(*(f"{name}: {NOT_FUSED}" for name in unexpected), *expected),
@@ -180,16 +178,3 @@ def _float_layers(graph: QuantGraph, proof: Proof) -> tuple[list[str], list[str]
     """Return the layers that the runtime computes in float although they are quantized, and the others with the reason."""
     unexpected = dict.fromkeys(name for name in proof.float_layers if name not in graph.left_float)
     return list(unexpected), [f"{name}: {why}" for name, why in graph.left_float.items()]
-
-
-def _parity(fp32: OnnxModel, int8: Path, dataset: Dataset) -> NumericParity:
-    import numpy as np
-
-    rows = spread_rows(dataset.counts["test"], PARITY_IMAGES)
-    images = np.array(dataset.images("test")[rows])
-    names = dataset.names("test")
-    logits = []
-    for path in (fp32.path, int8):
-        session = open_session(path, PLAIN_SESSION)
-        logits.append(np.concatenate([session.run(["logits"], {"image": image[None]})[0] for image in images]))
-    return compare_logits(logits[0], logits[1], [names[row] for row in rows], fp32.heads)

@@ -28,8 +28,9 @@ class QuantizeRecipe(Strict):
     effort: Literal["fast", "default", "max"] = "default"
     """fast: ranges and bias correction; default: also layers in float where that pays and block reconstruction, as far as these
     are needed; max: all that, and quantization-aware training."""
-    precision: Literal["auto", "int8", "fp32"] = "auto"
-    """auto builds int8 as the profile says and ships fp32 only where int8 is measured not to be faster; fp32 skips int8."""
+    precision: Literal["auto", "int8", "fp16", "fp32"] = "auto"
+    """auto builds int8 or fp16 as the profile says, and ships fp32 only where that is measured not to be faster; fp32 builds no
+    other."""
     calibration_images: int = Field(default=256, ge=1, le=1_000_000)
     """How many train images the ranges are taken from, the same number of each class as far as they go."""
     ranges: Literal["minmax", "percentile", "mse", "entropy", "pnorm"] = "pnorm"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgetune.artefacts import Precision
 from edgetune.device.heads import MULTI_LABEL, REGRESSION, Head
 from edgetune.errors import ArtefactError, Fault
 
@@ -22,7 +23,7 @@ class _Table(BaseModel):
 
 
 class _Model(_Table):
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     file: str
     sha256: str
     size_bytes: int

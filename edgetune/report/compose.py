@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from edgetune.artefacts import Figures, Head, Measurement, Report, TaskFigures, VerdictName, VerdictRow
+from edgetune.artefacts import Figures, Head, Measurement, Precision, Report, TaskFigures, VerdictName, VerdictRow
 from edgetune.device.decisions import is_classifier
 from edgetune.device.heads import column_names, heads_to_json
 from edgetune.files import canonical_json, write_atomic, write_json
@@ -31,7 +31,7 @@ def compose(
     *,
     title: str,
     heads: Sequence[Head],
-    shipped: Literal["fp32", "int8"],
+    shipped: Precision,
     shipped_reason: str,
     verdicts: Sequence[VerdictRow],
     figures: Mapping[str, Figures | TaskFigures],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from edgetune.artefacts import Measurement
+from edgetune.artefacts import Measurement, Precision
 from edgetune.verify.speed import Speed, speed
 
 __all__ = ["Choice", "choose"]
@@ -22,16 +22,16 @@ class Choice:
         demanded: whether the recipe left no choice.
     """
 
-    shipped: Literal["fp32", "int8"]
+    shipped: Precision
     reason: str
     demanded: bool
 
 
-def choose(precision: Literal["auto", "int8", "fp32"], measurement: Measurement, sizes: Mapping[str, int]) -> Choice:
+def choose(precision: Literal["auto", "int8", "fp16", "fp32"], measurement: Measurement, sizes: Mapping[str, int]) -> Choice:
     """Return which model to ship.
 
-    fp32 is preferred only on evidence: measured on the target itself, undisturbed, int8 is not faster. Anything less leaves the
-    choice, and so the bundle, to the recipe rather than to the weather of one measurement.
+    fp32 is preferred only on evidence: measured on the target itself, undisturbed, the reduced precision is not faster.
+    Anything less leaves the choice, and so the bundle, to the recipe rather than to the weather of one measurement.
 
     Args:
         precision: the recipe's wish.
@@ -46,8 +46,8 @@ def choose(precision: Literal["auto", "int8", "fp32"], measurement: Measurement,
     match precision:
         case "fp32":
             return Choice(shipped="fp32", reason="the recipe asks for fp32", demanded=True)
-        case "int8":
-            return Choice(shipped="int8", reason=f"the recipe asks for int8; {_size(sizes)}", demanded=True)
+        case "int8" | "fp16":
+            return Choice(shipped=precision, reason=f"the recipe asks for {precision}; {_size(sizes)}", demanded=True)
         case "auto":
             return _by_evidence(measurement, sizes)
         case _:
@@ -55,30 +55,37 @@ def choose(precision: Literal["auto", "int8", "fp32"], measurement: Measurement,
 
 
 def _by_evidence(measurement: Measurement, sizes: Mapping[str, int]) -> Choice:
-    if "int8" not in sizes:
+    candidate = _candidate(sizes)
+    if candidate == "fp32":
         return Choice(shipped="fp32", reason="only fp32 was built for this target", demanded=False)
     measured = speed(measurement)
     if measured and _slower_on_target(measurement, measured):
-        reason = f"int8 is not faster on the target: {measured} (95 % bounds), so its rounding buys no speed; {_size(sizes)}"
+        reason = (
+            f"{candidate} is not faster on the target: {measured} (95 % bounds), so its rounding buys no speed; {_size(sizes)}"
+        )
         return Choice(shipped="fp32", reason=reason, demanded=False)
-    return Choice(shipped="int8", reason=f"{_int8_speed(measurement, measured)}; {_size(sizes)}", demanded=False)
+    return Choice(shipped=candidate, reason=f"{_in_words(candidate, measurement, measured)}; {_size(sizes)}", demanded=False)
 
 
 def _slower_on_target(measurement: Measurement, measured: Speed) -> bool:
     return measurement.is_target and not measured.noise and measured.low >= 1
 
 
-def _int8_speed(measurement: Measurement, measured: Speed | None) -> str:
+def _in_words(candidate: str, measurement: Measurement, measured: Speed | None) -> str:
     if measured is None:
         return "latency was not measured"
     if not measurement.is_target:
-        return f"latency on the target is unknown (on the stand-in int8 is {measured})"
+        return f"latency on the target is unknown (on the stand-in {candidate} is {measured})"
     if measured.noise:
-        return f"int8 is {measured}, but the measurement was disturbed: {measured.noise}"
-    return f"int8 is {measured} on the target (95 % bounds)"
+        return f"{candidate} is {measured}, but the measurement was disturbed: {measured.noise}"
+    return f"{candidate} is {measured} on the target (95 % bounds)"
+
+
+def _candidate(sizes: Mapping[str, int]) -> Precision:
+    """Return the reduced precision that was built; fp32 where there is none."""
+    return next((name for name in ("int8", "fp16") if name in sizes), "fp32")
 
 
 def _size(sizes: Mapping[str, int]) -> str:
-    if not {"int8", "fp32"} <= set(sizes):
-        return f"its file is {sizes['int8'] / 1e6:.2f} MB"
-    return f"its file is {sizes['int8'] / 1e6:.2f} MB, that of fp32 {sizes['fp32'] / 1e6:.2f} MB"
+    words = f"its file is {sizes[_candidate(sizes)] / 1e6:.2f} MB"
+    return f"{words}, that of fp32 {sizes['fp32'] / 1e6:.2f} MB" if "fp32" in sizes else words

@@ -6,13 +6,12 @@ from dataclasses import asdict
 
 from edgetune.artefacts import Measurement, VerdictRow
 from edgetune.verify.choose import Choice
-from edgetune.verify.rows import skipped, undecided
-from edgetune.verify.speed import noise, speed
+from edgetune.verify.rows import against_fp32, skipped, undecided
+from edgetune.verify.speed import noise, reduced, speed
 
 __all__ = ["latency_against_fp32", "latency_budget", "memory_budget", "size_budget"]
 
 NO_BUDGET = "neither the recipe nor the profile gives a budget"
-VERSUS = "int8 ↔ fp32 latency"
 
 
 def _not_the_target(measurement: Measurement) -> str:
@@ -46,22 +45,26 @@ def latency_budget(measurement: Measurement, shipped: str, budget_ms: float | No
 
 
 def latency_against_fp32(measurement: Measurement, choice: Choice) -> VerdictRow:
-    """Judge whether a shipped int8 model is faster than fp32, which is what it was quantized for."""
+    """Judge whether a shipped model of a reduced precision is faster than fp32, which is what it was made for."""
     measured = speed(measurement)
     figure = "" if measured is None else str(measured)
+    candidate = reduced(measurement.raw["models"]) or "int8"
+    name = against_fp32(candidate, "latency")
     if choice.shipped == "fp32":
-        return skipped("latency", VERSUS, f"fp32 is shipped: {choice.reason}", figure)
+        return skipped("latency", name, f"fp32 is shipped: {choice.reason}", figure)
     if not measurement.is_target:
-        return skipped("latency", VERSUS, _not_the_target(measurement), figure)
+        return skipped("latency", name, _not_the_target(measurement), figure)
     if measured is None:
-        return undecided("latency", VERSUS, "int8 and fp32 were not timed side by side", "faster than fp32")
+        return undecided("latency", name, f"{candidate} and fp32 were not timed side by side", "faster than fp32")
     faster = measured.high is not None and measured.high < 1
     if choice.demanded and not faster:
-        return skipped("latency", VERSUS, "int8 is not measurably faster here, but the recipe asks for int8", figure)
+        return skipped(
+            "latency", name, f"{candidate} is not measurably faster here, but the recipe asks for {candidate}", figure
+        )
     certain = faster and not measured.noise
     return VerdictRow(
         kind="latency",
-        name=VERSUS,
+        name=name,
         verdict="KEPT" if certain else "INCONCLUSIVE",
         figure=figure,
         limit="faster than fp32",

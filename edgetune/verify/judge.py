@@ -9,6 +9,7 @@ from edgetune.artefacts import Head, Measurement, NumericParity, VerdictRow
 from edgetune.verify import costs, rows, tasks
 from edgetune.verify.choose import Choice
 from edgetune.verify.limits import Limits
+from edgetune.verify.speed import reduced
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,7 +32,7 @@ def judge(
     """Return the verdicts on a build.
 
     Args:
-        measurement: of `fp32`, and of `int8` where it was built.
+        measurement: of `fp32`, and of the reduced precision where one was built.
         targets: of the images measured, in their order; see `edgetune.verify.stage.measured_targets`.
         heads: what the columns of logits and targets mean.
         choice: which model is shipped.
@@ -55,20 +56,21 @@ def judge(
 def _against_fp32(
     measurement: Measurement, targets: npt.NDArray[float32], heads: Sequence[Head], choice: Choice, limits: Limits
 ) -> tuple[VerdictRow, ...]:
-    """Return the rows that compare the shipped int8 model with fp32, or say why there is nothing to compare."""
+    """Return the rows that compare a shipped reduced precision with fp32, or say why there is nothing to compare."""
     models = measurement.raw["models"]
-    if choice.shipped == "int8" and "fp32" not in models:
+    candidate = reduced(models) or "int8"
+    if choice.shipped != "fp32" and "fp32" not in models:
         reason = "the fp32 model was not measured beside it"
-        return tuple(rows.undecided(kind, name, reason) for kind, name in tasks.row_names(heads))
+        return tuple(rows.undecided(kind, name, reason) for kind, name in tasks.row_names(heads, candidate))
     reason = ""
     if choice.shipped == "fp32":
         reason = "fp32 itself is shipped"
-    elif not all(rows.has_numbers(measurement, name) for name in ("fp32", "int8")):
+    elif not all(rows.has_numbers(measurement, name) for name in ("fp32", candidate)):
         reason = "logits are not numbers; see the rows above"
     if reason:
-        return tuple(rows.skipped(kind, name, reason) for kind, name in tasks.row_names(heads))
-    fp32, int8 = (measurement.logits(name) for name in ("fp32", "int8"))
-    return tuple(tasks.compared(fp32, int8, targets, heads, limits))
+        return tuple(rows.skipped(kind, name, reason) for kind, name in tasks.row_names(heads, candidate))
+    fp32, other = (measurement.logits(name) for name in ("fp32", candidate))
+    return tuple(tasks.compared(fp32, other, targets, heads, limits, candidate))
 
 
 def _golden(golden: dict[str, Any] | None, limit: float) -> tuple[VerdictRow, ...]:

@@ -29,8 +29,13 @@ __all__ = [
     "undecided",
 ]
 
-DECISION = "int8 ↔ fp32 decisions"
-ACCURACY = "int8 ↔ fp32 top-1"
+DECISIONS = "decisions"
+TOP1 = "top-1"
+
+
+def against_fp32(candidate: str, what: str) -> str:
+    """Return the name of a row that compares a precision with fp32."""
+    return f"{candidate} ↔ fp32 {what}"
 
 
 def skipped(kind: str, name: str, reason: str, figure: str = "", limit: str = "") -> VerdictRow:
@@ -88,7 +93,7 @@ def numeric_export(
 
 
 def sane_outputs(measurement: Measurement, name: str, heads: Sequence[Head]) -> VerdictRow:
-    """Judge whether a model's logits are numbers and depend on the image; report how far int8 is from fp32, head by head."""
+    """Judge whether a model's logits are numbers and depend on the image; report how far it is from fp32, head by head."""
     outputs = measurement.raw["models"][name]["eval"]
     if outputs is None:
         return undecided("numeric", f"{name} logits", "no images were run", "numbers that vary")
@@ -136,9 +141,7 @@ def _distance(
     return f"NMSE {words}", {"nmse": max(nmse.values()), "max_abs": relative, "heads": nmse}
 
 
-def decision(
-    fp32: npt.NDArray[np.int64], int8: npt.NDArray[np.int64], tolerance_percent: float, name: str = DECISION
-) -> VerdictRow:
+def decision(fp32: npt.NDArray[np.int64], other: npt.NDArray[np.int64], tolerance_percent: float, name: str) -> VerdictRow:
     """Judge how many decisions stayed the same.
 
     Both models are deterministic and the tolerance speaks of these images, so the share itself decides; the interval says how
@@ -146,11 +149,11 @@ def decision(
 
     Args:
         fp32: decisions `[N]` of the baseline.
-        int8: decisions `[N]` of the candidate.
+        other: decisions `[N]` of the candidate.
         tolerance_percent: the least share of equal decisions.
         name: of the row.
     """
-    same, images = int((fp32 == int8).sum()), len(fp32)
+    same, images = int((fp32 == other).sum()), len(fp32)
     percent = 100 * same / images
     low, high = (100 * end for end in wilson_interval(same, images))
     kept = percent >= tolerance_percent
@@ -166,18 +169,18 @@ def decision(
 
 
 def accuracy(
-    fp32_right: npt.NDArray[np.bool_], int8_right: npt.NDArray[np.bool_], tolerance_points: float, name: str = ACCURACY
+    fp32_right: npt.NDArray[np.bool_], other_right: npt.NDArray[np.bool_], tolerance_points: float, name: str
 ) -> VerdictRow:
-    """Judge whether int8 is less accurate than fp32 by no more than a tolerance, on the same images.
+    """Judge whether a candidate is less accurate than fp32 by no more than a tolerance, on the same images.
 
     Args:
         fp32_right: `[N]`, whether the baseline is right.
-        int8_right: `[N]`, whether the candidate is right.
+        other_right: `[N]`, whether the candidate is right.
         tolerance_points: the allowed drop of top-1, in points.
         name: of the row.
     """
-    lost = int((fp32_right & ~int8_right).sum())
-    gained = int((~fp32_right & int8_right).sum())
+    lost = int((fp32_right & ~other_right).sum())
+    gained = int((~fp32_right & other_right).sum())
     result = paired_drop(lost, gained, len(fp32_right), tolerance_points / 100)
     reason = result.reason
     if result.verdict == "INCONCLUSIVE":

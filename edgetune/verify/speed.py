@@ -1,15 +1,16 @@
-"""How fast int8 is against fp32, and whether the machine was quiet enough to say so."""
+"""How fast a reduced precision is against fp32, and whether the machine was quiet enough to say so."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from edgetune.artefacts import Measurement
 from edgetune.verify.statistics import hodges_lehmann
 
-__all__ = ["Speed", "noise", "speed"]
+__all__ = ["Speed", "noise", "reduced", "speed"]
 
 NOISY_SPREAD_PERCENT = 10.0
 BUSY_LOAD_PER_CORE = 2.0
@@ -18,10 +19,10 @@ BUSY_LOAD_PER_CORE = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The latency of int8 over that of fp32, from rounds that took turns.
+    """The latency of the reduced precision over that of fp32, from rounds that took turns.
 
     Attributes:
-        ratio: below 1, int8 is faster.
+        ratio: below 1, the reduced precision is faster.
         low: with 95 % confidence the ratio is above this; 0 where too few rounds say nothing.
         high: with 95 % confidence the ratio is below this; None where too few rounds say nothing.
         rounds: the pairs that this rests on.
@@ -41,12 +42,17 @@ class Speed:
         return f"{1 / self.ratio:.2f}x as fast as fp32 [{slowest}, {fastest}]"
 
 
+def reduced(models: Iterable[str]) -> str:
+    """Return the precision that was built beside fp32: int8 or fp16; empty where there is none."""
+    return next((name for name in models if name != "fp32"), "")
+
+
 def speed(measurement: Measurement) -> Speed | None:
-    """Return the paired latency of `int8` against `fp32`, or None if either was not timed."""
-    int8, fp32 = (_round_medians_ms(measurement, name) for name in ("int8", "fp32"))
-    if not int8 or not fp32:
+    """Return the paired latency of the reduced precision against `fp32`, or None if either was not timed."""
+    other, fp32 = (_round_medians_ms(measurement, name) for name in (reduced(measurement.raw["models"]), "fp32"))
+    if not other or not fp32:
         return None
-    shift = hodges_lehmann([math.log(a / b) for a, b in zip(int8, fp32, strict=True)])
+    shift = hodges_lehmann([math.log(a / b) for a, b in zip(other, fp32, strict=True)])
     return Speed(
         ratio=math.exp(shift.estimate),
         low=math.exp(shift.low),

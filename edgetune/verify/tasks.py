@@ -1,4 +1,4 @@
-"""The rows that compare int8 with fp32 head by head: decisions or values, and accuracy, each as its kind of task has it.
+"""The rows that compare a precision with fp32 head by head: decisions or values, and accuracy, each as its kind of task has it.
 
 Of a single label: decisions and top-1. Of several labels: the decisions at the thresholds, and mean average precision. Of a
 regression: how far the values moved, and the root mean squared error.
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compared", "prefix", "row_names"]
 
-VALUES = "int8 ↔ fp32 values"
-MAP = "int8 ↔ fp32 mAP"
-RMSE = "int8 ↔ fp32 RMSE"
-NAMES = {SINGLE_LABEL: (rows.DECISION, rows.ACCURACY), MULTI_LABEL: (rows.DECISION, MAP)}
+VALUES, MAP, RMSE = "values", "mAP", "RMSE"
+NAMES = {SINGLE_LABEL: (rows.DECISIONS, rows.TOP1), MULTI_LABEL: (rows.DECISIONS, MAP)}
 UNKNOWN = "nothing is known of any test image"
 LARGEST_RATIO = 1e9
 """Stands for the growth of an error that was zero."""
@@ -43,35 +41,38 @@ def prefix(head: Head, heads: Sequence[Head]) -> str:
     return f"{head.name}: " if len(heads) > 1 else ""
 
 
-def row_names(heads: Sequence[Head]) -> Iterator[tuple[str, str]]:
+def row_names(heads: Sequence[Head], candidate: str) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each row of `compared`, in their order."""
     for head in heads:
         decided, accurate = NAMES.get(head.kind, (VALUES, RMSE))
-        yield "decision", prefix(head, heads) + decided
-        yield "accuracy", prefix(head, heads) + accurate
+        yield "decision", prefix(head, heads) + rows.against_fp32(candidate, decided)
+        yield "accuracy", prefix(head, heads) + rows.against_fp32(candidate, accurate)
 
 
-def compared(fp32: Logits, int8: Logits, targets: Targets, heads: Sequence[Head], limits: Limits) -> Iterator[VerdictRow]:
-    """Yield the verdicts on int8 against fp32: two rows for each head.
+def compared(
+    fp32: Logits, other: Logits, targets: Targets, heads: Sequence[Head], limits: Limits, candidate: str
+) -> Iterator[VerdictRow]:
+    """Yield the verdicts on a candidate against fp32: two rows for each head.
 
     Args:
         fp32: logits of the baseline, float32 `[N, C]`, all finite.
-        int8: logits of the candidate, likewise.
+        other: logits of the candidate, likewise.
         targets: float32 `[N, T]`, NaN where not known.
         heads: what the columns mean.
         limits: what must hold.
+        candidate: its precision.
     """
-    names = [name for _, name in row_names(heads)]
+    names = [name for _, name in row_names(heads, candidate)]
     parts = zip(heads, columns_of(heads), targets_of(heads), names[::2], names[1::2], strict=True)
     for head, columns, place, decided, accurate in parts:
         compare = _KINDS.get(head.kind, _regression)
-        yield from compare(head, fp32[:, columns], int8[:, columns], targets[:, place], limits, decided, accurate)
+        yield from compare(head, fp32[:, columns], other[:, columns], targets[:, place], limits, decided, accurate)
 
 
 def _single_label(
-    head: Head, fp32: Logits, int8: Logits, targets: Targets, limits: Limits, decided: str, accurate: str
+    head: Head, fp32: Logits, other: Logits, targets: Targets, limits: Limits, decided: str, accurate: str
 ) -> Iterator[VerdictRow]:
-    first, second = decisions(fp32, head)[:, 0], decisions(int8, head)[:, 0]
+    first, second = decisions(fp32, head)[:, 0], decisions(other, head)[:, 0]
     yield rows.decision(first, second, limits.top1_agreement_percent, decided)
     known = np.isfinite(targets[:, 0])
     if not known.any():
@@ -82,14 +83,14 @@ def _single_label(
 
 
 def _multi_label(
-    head: Head, fp32: Logits, int8: Logits, targets: Targets, limits: Limits, decided: str, accurate: str
+    head: Head, fp32: Logits, other: Logits, targets: Targets, limits: Limits, decided: str, accurate: str
 ) -> Iterator[VerdictRow]:
-    yield _label_decisions(decisions(fp32, head) == decisions(int8, head), limits.top1_agreement_percent, decided)
+    yield _label_decisions(decisions(fp32, head) == decisions(other, head), limits.top1_agreement_percent, decided)
     known = np.isfinite(targets).any(axis=1)
     if not (targets == 1).any():
         yield rows.undecided("accuracy", accurate, "no test image has any of the labels")
         return
-    yield _precision(fp32[known], int8[known], targets[known], limits.map_drop_points, accurate)
+    yield _precision(fp32[known], other[known], targets[known], limits.map_drop_points, accurate)
 
 
 def _label_decisions(same: npt.NDArray[np.bool_], tolerance_percent: float, name: str) -> VerdictRow:
@@ -113,11 +114,11 @@ def _label_decisions(same: npt.NDArray[np.bool_], tolerance_percent: float, name
     )
 
 
-def _precision(fp32: Logits, int8: Logits, targets: Targets, tolerance_points: float, name: str) -> VerdictRow:
+def _precision(fp32: Logits, other: Logits, targets: Targets, tolerance_points: float, name: str) -> VerdictRow:
     """Judge whether the mean average precision fell by no more than a tolerance: a paired bootstrap over images."""
 
     def drop_points(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return 100 * (mean_precisions(fp32, targets, weights) - mean_precisions(int8, targets, weights))
+        return 100 * (mean_precisions(fp32, targets, weights) - mean_precisions(other, targets, weights))
 
     images = len(targets)
     drop = float(drop_points(np.ones((images, 1), np.float32))[0])
@@ -135,17 +136,17 @@ def _precision(fp32: Logits, int8: Logits, targets: Targets, tolerance_points: f
 
 
 def _regression(
-    head: Head, fp32: Logits, int8: Logits, targets: Targets, limits: Limits, decided: str, accurate: str
+    head: Head, fp32: Logits, other: Logits, targets: Targets, limits: Limits, decided: str, accurate: str
 ) -> Iterator[VerdictRow]:
-    yield _values(head, fp32, int8, targets, limits.top1_agreement_percent, decided)
+    yield _values(head, fp32, other, targets, limits.top1_agreement_percent, decided)
     known = np.isfinite(targets).any(axis=1)
     if not known.any():
         yield rows.undecided("accuracy", accurate, UNKNOWN)
         return
-    yield _errors(head, fp32[known], int8[known], targets[known], limits.rmse_increase_percent, accurate)
+    yield _errors(head, fp32[known], other[known], targets[known], limits.rmse_increase_percent, accurate)
 
 
-def _values(head: Head, fp32: Logits, int8: Logits, targets: Targets, tolerance_percent: float, name: str) -> VerdictRow:
+def _values(head: Head, fp32: Logits, other: Logits, targets: Targets, tolerance_percent: float, name: str) -> VerdictRow:
     """Judge how far the values moved, in standard deviations of the truth.
 
     A value decides nothing, so the tolerance of decisions is read as a share of variance: d, the root of the mean squared
@@ -154,7 +155,7 @@ def _values(head: Head, fp32: Logits, int8: Logits, targets: Targets, tolerance_
     speaks of these images, so there is no test.
     """
     spreads = [_spread(targets[:, i], fp32[:, i]) for i in range(len(head.columns))]
-    moved = np.sqrt(np.square(int8.astype(np.float64) - fp32).mean(axis=0))
+    moved = np.sqrt(np.square(other.astype(np.float64) - fp32).mean(axis=0))
     apart = {name: float(d) / spread for name, d, spread in zip(head.columns, moved, spreads, strict=True)}
     worst = max(apart, key=lambda column: apart[column])
     limit = math.sqrt(1 - tolerance_percent / 100)
@@ -165,7 +166,7 @@ def _values(head: Head, fp32: Logits, int8: Logits, targets: Targets, tolerance_
         verdict="KEPT" if kept else "BROKEN",
         figure=f"{apart[worst]:.3f} standard deviations apart{_of(worst, head)}",
         limit=f"≤ {limit:.3f}",
-        reason="" if kept else "int8 gives other values than fp32",
+        reason="" if kept else "the values are others than those of fp32",
         data={"apart": apart, "limit": limit, "images": len(fp32)},
     )
 
@@ -176,12 +177,12 @@ def _spread(truth: npt.NDArray[np.float32], answers: npt.NDArray[np.float32]) ->
     return float(known.std() if len(known) else 0.0) or float(answers.astype(np.float64).std()) or 1.0
 
 
-def _errors(head: Head, fp32: Logits, int8: Logits, targets: Targets, tolerance_percent: float, name: str) -> VerdictRow:
+def _errors(head: Head, fp32: Logits, other: Logits, targets: Targets, tolerance_percent: float, name: str) -> VerdictRow:
     """Judge whether the root mean squared error of every value grew by no more than a tolerance: a paired bootstrap."""
     counts = np.isfinite(targets).sum(axis=0)
     usable = np.flatnonzero(counts)
     columns = [head.columns[i] for i in usable]
-    squared = [np.square(answers[:, usable].astype(np.float64) - targets[:, usable]).T for answers in (fp32, int8)]
+    squared = [np.square(answers[:, usable].astype(np.float64) - targets[:, usable]).T for answers in (fp32, other)]
 
     def increase_percent(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         before, after = (rmses(errors, weights) for errors in squared)

@@ -265,6 +265,19 @@ def test_the_recipe_may_insist(lab):
     assert (row.verdict, "asks for int8" in row.reason) == ("SKIPPED", True)
 
 
+def test_half_precision_is_judged_as_int8_is(lab):
+    lab.models["fp16"], lab.logits["fp16"] = lab.models.pop("int8"), lab.logits.pop("int8")
+    sizes = {"fp32": 4_000_000, "fp16": 2_000_000}
+    choice = choose("auto", lab.measurement(), sizes)
+    assert choice.shipped == "fp16"
+    assert "fp16 is 2.00x as fast as fp32" in choice.reason
+    rows = lab.rows(choice=choice, sizes=sizes)
+    for row in (("decision", "fp16 ↔ fp32 decisions"), ("accuracy", "fp16 ↔ fp32 top-1"), ("latency", "fp16 ↔ fp32 latency")):
+        assert rows[row].verdict == "KEPT"
+    lab.models["fp16"]["latency"] = times(3.3)
+    assert choose("auto", lab.measurement(), sizes).shipped == "fp32"
+
+
 def test_fp32_is_shipped_where_nothing_else_was_built(lab):
     assert choose("auto", lab.measurement(), {"fp32": 4}).shipped == "fp32"
 
