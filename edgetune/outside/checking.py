@@ -13,7 +13,7 @@ from edgetune.outside.labelled import data_for, in_order_of, tasks_of
 from edgetune.progress import Progress
 from edgetune.recipe import DataRecipe, TaskRecipe
 
-__all__ = ["check_bundle"]
+__all__ = ["check_bundle", "promised_tasks"]
 
 
 def check_bundle(
@@ -51,13 +51,13 @@ def _test_images(manifest: dict[str, Any], source: str, scratch: Path, progress:
     recipe = data_for(Preprocessing.from_dict(manifest["preprocessing"]), DataRecipe(source=source))
     folder = scratch / "data"
     folder.mkdir()
-    tasks = _promised_tasks(manifest)
+    tasks = promised_tasks(manifest)
     found = data.fingerprint(recipe, None, tasks)
     dataset = data.prepare(recipe, seed=0, folder=folder, expected_fingerprint=found, progress=progress, tasks=tasks)
     return in_order_of(heads_of(manifest), dataset, "bundle", scratch / "labelled", progress)
 
 
-def _promised_tasks(manifest: Mapping[str, Any]) -> dict[str, TaskRecipe]:
+def promised_tasks(manifest: Mapping[str, Any]) -> dict[str, TaskRecipe]:
     """Return the tasks that a bundle was built for, with the columns where a manifest of images says what is right."""
     heads = heads_of(manifest)
     if "tasks" not in manifest:

@@ -7,7 +7,7 @@ regression: how far the values moved, and the root mean squared error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from edgetune.artefacts import VerdictRow
 from edgetune.device.decisions import decisions
-from edgetune.device.heads import MULTI_LABEL, SINGLE_LABEL, Head, columns_of, targets_of
+from edgetune.device.heads import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Head, columns_of, targets_of
 from edgetune.verify import rows
 from edgetune.verify.bootstrap import judged_change, mean_precisions, resampled, rmses
 from edgetune.verify.limits import Limits
@@ -32,7 +32,8 @@ __all__ = ["compared", "prefix", "row_names"]
 VALUES = "int8 ↔ fp32 values"
 MAP = "int8 ↔ fp32 mAP"
 RMSE = "int8 ↔ fp32 RMSE"
-NAMES = {SINGLE_LABEL: (rows.DECISION, rows.ACCURACY), MULTI_LABEL: (rows.DECISION, MAP)}
+NAMES = {SINGLE_LABEL: (rows.DECISION, rows.ACCURACY), MULTI_LABEL: (rows.DECISION, MAP), REGRESSION: (VALUES, RMSE)}
+"""How the rows of each kind of task are called where int8 is held against fp32."""
 UNKNOWN = "nothing is known of any test image"
 LARGEST_RATIO = 1e9
 """Stands for the growth of an error that was zero."""
@@ -43,16 +44,23 @@ def prefix(head: Head, heads: Sequence[Head]) -> str:
     return f"{head.name}: " if len(heads) > 1 else ""
 
 
-def row_names(heads: Sequence[Head]) -> Iterator[tuple[str, str]]:
+def row_names(heads: Sequence[Head], names: Mapping[str, tuple[str, str]] = NAMES) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each row of `compared`, in their order."""
     for head in heads:
-        decided, accurate = NAMES.get(head.kind, (VALUES, RMSE))
+        decided, accurate = names[head.kind]
         yield "decision", prefix(head, heads) + decided
         yield "accuracy", prefix(head, heads) + accurate
 
 
-def compared(fp32: Logits, int8: Logits, targets: Targets, heads: Sequence[Head], limits: Limits) -> Iterator[VerdictRow]:
-    """Yield the verdicts on int8 against fp32: two rows for each head.
+def compared(
+    fp32: Logits,
+    int8: Logits,
+    targets: Targets,
+    heads: Sequence[Head],
+    limits: Limits,
+    called: Mapping[str, tuple[str, str]] = NAMES,
+) -> Iterator[VerdictRow]:
+    """Yield the verdicts on int8 against fp32, or on any candidate against its baseline: two rows for each head.
 
     Args:
         fp32: logits of the baseline, float32 `[N, C]`, all finite.
@@ -60,8 +68,9 @@ def compared(fp32: Logits, int8: Logits, targets: Targets, heads: Sequence[Head]
         targets: float32 `[N, T]`, NaN where not known.
         heads: what the columns mean.
         limits: what must hold.
+        called: by kind of task, how the row of decisions and that of accuracy are called.
     """
-    names = [name for _, name in row_names(heads)]
+    names = [name for _, name in row_names(heads, called)]
     parts = zip(heads, columns_of(heads), targets_of(heads), names[::2], names[1::2], strict=True)
     for head, columns, place, decided, accurate in parts:
         compare = _KINDS.get(head.kind, _regression)
@@ -165,7 +174,7 @@ def _values(head: Head, fp32: Logits, int8: Logits, targets: Targets, tolerance_
         verdict="KEPT" if kept else "BROKEN",
         figure=f"{apart[worst]:.3f} standard deviations apart{_of(worst, head)}",
         limit=f"≤ {limit:.3f}",
-        reason="" if kept else "int8 gives other values than fp32",
+        reason="" if kept else "the values moved further than that",
         data={"apart": apart, "limit": limit, "images": len(fp32)},
     )
 

@@ -112,6 +112,7 @@ class _News:
     def __init__(self, request: Request, progress: Progress) -> None:
         per_model = int(request.footprint) + int(request.eval is not None)
         self._total = per_model * len(request.models) + int(request.latency is not None)
+        self._total += request.pairs.pairs if request.pairs else 0
         self._begun = 0
         self._progress = progress
 

@@ -84,6 +84,8 @@ def read_answer(folder: Path, request: Request) -> dict[str, Any]:
     ]
     if request.golden and not isinstance(answer.get("golden"), dict):
         faults.append(Fault(where="golden", problem="is missing, though golden images were to be checked"))
+    if request.pairs and len((answer.get("pairs") or {}).get("pairs", ())) != request.pairs.pairs:
+        faults.append(Fault(where="pairs", problem=f"are missing, though {request.pairs.pairs} were asked for"))
     if faults:
         raise ArtefactError("measurement.json of the runner is not an answer to the request", faults=faults)
     return answer
