@@ -63,7 +63,7 @@ def command(
     --data the images are those of the run folder's recipe.
 
     Tolerances, with what is allowed unless said otherwise: accuracy_points 1, class_points 10, rmse_percent 5,
-    agreement_percent 0 (not judged), ece_points 2, latency_percent 5, cold_start_percent 25, memory_percent 10,
+    agreement_percent 0 (not judged), ece_points 2, latency_percent 5, cold_start_percent 50, memory_percent 10,
     size_percent 10.
 
     The exit code is 10 if a verdict is BROKEN, 11 if none is but one is INCONCLUSIVE and --strict is given, else 0.

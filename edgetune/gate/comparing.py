@@ -34,6 +34,7 @@ LISTED = 100
 """Changed decisions that are listed and drawn, at most."""
 NO_NUMBERS = "a model's logits are not numbers that vary"
 NOT_TIMED = "not asked for"
+QUICKLY = "--quick: few pairs of processes, a look and not a measurement"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def compare(
     verdicts = (*found.verdicts, *costs, size(first.shown, second.shown, allowed.size_percent))
     notes = [
         *_warnings(device, first, second),
-        *(["--quick: few pairs of processes, a look and not a measurement"] if quick else []),
+        *([QUICKLY] if quick else []),
     ]
     return _joined(first, second, verdicts, found, wish, device, notes)
 
@@ -216,7 +217,7 @@ def _warnings(device: Device, *sides: Side) -> Iterator[str]:
     """Yield that the device is not the one that a bundle is for, and what else a reader must know."""
     for side in sides:
         if reason := device.strangeness(side):
-            yield f"{device.where} stands in for the board that the {side.name} was built for ({reason}): times may differ there"
+            yield f"{device.where} stands in for the board of the {side.name} ({reason}): times may differ there"
         if device.session(side) != side.session:
             yield f"the {side.name} ran with fewer threads than on its board, as there are not so many cores"
     if len(sides) == 2 and sides[0].shown.model_sha256 == sides[1].shown.model_sha256:

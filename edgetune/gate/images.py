@@ -78,20 +78,22 @@ def source_of(given: str | None, every: bool, *sides: Side) -> Source | None:
     """Return where the images come from: as given, else from the recipe of a run folder, else None.
 
     Raises:
-        UsageError: all images are wanted, and none are named.
+        UsageError: all images are wanted, and none are named: those of a recipe were trained on.
     """
     if given is not None:
         named = given in BUILT_IN_SOURCES or given.startswith(NAMED_SOURCES)
         source = given if named else str(Path(given).expanduser().absolute())
         return Source(recipe=DataRecipe(source=source), every=every, words=Path(given).name if not named else given)
+    if every:
+        raise UsageError(
+            "--all-images is for images that no model was trained on", remedy="name them with --data DIR, or leave it out"
+        )
     for side in sides:
         if side.run is not None:
             recipe = Recipe.load(side.run / "recipe.toml")
             table = recipe.data.model_copy(update={"unlabelled": ""})
             source = Path(table.source).name or table.source
-            return Source(recipe=table, seed=recipe.seed, every=every, words=f"{source}, by the recipe of {side.shown.given}")
-    if every:
-        raise UsageError("--all-images needs images", remedy="name them with --data DIR")
+            return Source(recipe=table, seed=recipe.seed, words=f"{source}, by the recipe of {side.shown.given}")
     return None
 
 

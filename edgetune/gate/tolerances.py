@@ -33,7 +33,7 @@ class Tolerances(Strict):
     """Expected calibration error: points above the baseline's."""
     latency_percent: Percent = 5.0
     """Batch-1 latency above the baseline's."""
-    cold_start_percent: Percent = 25.0
+    cold_start_percent: Percent = 50.0
     """Time to open the model above the baseline's; less than 5 ms is never judged."""
     memory_percent: Percent = 10.0
     """Peak memory that the model adds above the baseline's; less than 1 MB is never judged."""

@@ -46,7 +46,7 @@ def _smallest(row: VerdictRow) -> str:
 
 
 def seen_in_words(row: VerdictRow) -> str:
-    """Return how much a verdict rests on, and the smallest change that it could have seen; empty where nothing was looked at."""
+    """Return how much a verdict rests on, and the smallest change that it could have seen; empty if nothing was looked at."""
     if not _samples(row):
         return ""
     return f"from {_samples(row)}" + (f", enough to see {_smallest(row)}" if _smallest(row) else "")
@@ -58,10 +58,11 @@ def console_lines(comparison: Comparison) -> Iterator[str]:
     width = max(len(row.name) for row in comparison.verdicts)
     for row in comparison.verdicts:
         limit = f" (allowed: {row.limit})" if row.limit and row.figure else ""
-        yield f"{row.verdict:<12} {row.name:<{width}}  {row.figure}{limit}".rstrip()
+        found = f"{row.figure}{limit}" if row.figure else row.reason
+        yield f"{row.verdict:<12} {row.name:<{width}}  {found}".rstrip()
         if _samples(row):
             yield f"{'':<12} {'':<{width}}  {seen_in_words(row)}"
-        if row.reason:
+        if row.reason and row.figure:
             yield f"{'':<12} {'':<{width}}  {row.reason}"
     yield from _changed(comparison)
     for text in comparison.warnings:
