@@ -40,6 +40,7 @@ from edgetune.verify.targets.local import LocalTarget
 ALLOWED = Tolerances()
 BASE_MS, COLD_MS, MEMORY = 0.4, 45.0, 21e6
 SPREAD, BLOCKS = 0.024, 24
+CORRECTIONS, CLOSE = 5, 0.004
 
 
 def null(arguments: argparse.Namespace) -> None:
@@ -174,14 +175,20 @@ def _as_candidate(side: Side, content: bytes, folder: Path) -> Side:
 def _widened(side: Side, wanted: float, folder: Path) -> Side:
     """Return a model with a branch beside it, which sees so many rows of the image that the whole takes `wanted` times as long.
 
-    The time grows evenly with the rows, so two measurements give the third.
+    The time grows evenly with the rows, so two measurements give the third, and each further one a better one.
     """
     low, high = 4, side.preprocessing.height if side.preprocessing else 48
     ratios = [_ratio(side, _as_candidate(side, _branched(side, rows), folder), folder) for rows in (low, high)]
-    rows = min(high, max(1, round(low + (wanted - ratios[0]) * (high - low) / (ratios[1] - ratios[0]))))
-    candidate = _as_candidate(side, _branched(side, rows), folder)
-    got = _ratio(side, candidate, folder, pairs=24)
-    print(f"a convolution of {rows} rows beside the model: {100 * (got - 1):+.1f} % in 24 pairs of processes", flush=True)
+    slope = (ratios[1] - ratios[0]) / (high - low)
+    rows = round(low + (wanted - ratios[0]) / slope)
+    for _ in range(CORRECTIONS):
+        rows = min(high, max(1, rows))
+        candidate = _as_candidate(side, _branched(side, rows), folder)
+        got = _ratio(side, candidate, folder, pairs=24)
+        print(f"a convolution of {rows} rows beside the model: {100 * (got - 1):+.1f} % in 24 pairs of processes", flush=True)
+        if abs(got - wanted) < CLOSE or rows in (1, high):
+            break
+        rows += round((wanted - got) / slope)
     return candidate
 
 

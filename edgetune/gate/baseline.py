@@ -196,8 +196,8 @@ def _check_decisions(found: Baseline) -> None:
     """
     heads = {head.name: head for head in found.tasks}
     for name in found.decisions:
-        decided = found.decided(name)
-        if name not in heads or decided is None:
+        decided = found.decided(name) if name in heads else None
+        if decided is None:
             raise ValueError(f"decisions.{name}: there is no such head, or there are no images")
         several = heads[name].kind != SINGLE_LABEL
         columns, most = (len(heads[name].columns), 2) if several else (1, len(heads[name].columns))
