@@ -4,6 +4,7 @@
     python tools/bench_gate.py accuracy                     # simulated candidates that lost 2 points on 2,000 images; 5 s
     python tools/bench_gate.py slower BUNDLE --runs 40      # real: a candidate with 10 % more to do; 30 s a run
     python tools/bench_gate.py same BUNDLE --runs 20        # real: the baseline against a copy of itself; 30 s a run
+    python tools/bench_gate.py controls --pool FILE         # real: what earlier runs found of the baseline against itself
 
 `slower` edits the bundle's real graph: a branch of a convolution is added beside it, its height chosen by measurement so that
 the whole takes 10 % longer. Each run is the gate's own: pairs of fresh processes by the runner, the baseline against itself
@@ -157,6 +158,24 @@ def _runs(baseline: Side, candidate: Side, arguments: argparse.Namespace, folder
     print(f"seconds a run: median {np.median(seconds):.0f}, most {np.max(seconds):.0f}")
 
 
+def controls(arguments: argparse.Namespace) -> None:
+    """Judge the baseline against itself, in the pairs that real runs left, as if it were a candidate."""
+    runs = [json.loads(line) for line in arguments.pool.read_text().splitlines()]
+    found: Counter[str] = Counter()
+    for run in runs:
+        pairs = tuple(run["control"])
+        found[latency(Timed(control=pairs, pairs=pairs, alpha=0.05 / len(LOOKS)), ALLOWED.latency_percent).verdict] += 1
+    ratios = [row for run in runs for row in _log_ratios(run["control"])]
+    print(
+        f"{len(runs)} real controls, load {min(r['load'] for r in runs):.1f} to {max(r['load'] for r in runs):.1f}: {dict(found)}"
+    )
+    print(f"{len(ratios)} pairs of processes of one model: standard deviation of ln ratio {100 * np.std(ratios):.2f} %")
+
+
+def _log_ratios(pairs: Sequence[dict[str, Any]]) -> list[float]:
+    return list(latency(Timed(control=tuple(pairs), pairs=tuple(pairs), alpha=0.05), 5.0).data["log_ratios"])
+
+
 def _leave(result: Timed, verdict: str, load: float, path: Path) -> None:
     entry = {"verdict": verdict, "load": load, "control": list(result.control), "pairs": list(result.pairs)}
     with path.open("a") as file:
@@ -180,15 +199,15 @@ def _widened(side: Side, wanted: float, folder: Path) -> Side:
     low, high = 4, side.preprocessing.height if side.preprocessing else 48
     ratios = [_ratio(side, _as_candidate(side, _branched(side, rows), folder), folder) for rows in (low, high)]
     slope = (ratios[1] - ratios[0]) / (high - low)
-    rows = round(low + (wanted - ratios[0]) / slope)
+    rows = min(high, max(1, round(low + (wanted - ratios[0]) / slope)))
+    candidate = side
     for _ in range(CORRECTIONS):
-        rows = min(high, max(1, rows))
         candidate = _as_candidate(side, _branched(side, rows), folder)
         got = _ratio(side, candidate, folder, pairs=24)
         print(f"a convolution of {rows} rows beside the model: {100 * (got - 1):+.1f} % in 24 pairs of processes", flush=True)
         if abs(got - wanted) < CLOSE or rows in (1, high):
             break
-        rows += round((wanted - got) / slope)
+        rows = min(high, max(1, rows + round((wanted - got) / slope)))
     return candidate
 
 
@@ -243,7 +262,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, run in (("null", null), ("accuracy", accuracy), ("slower", slower), ("same", same)):
+    for name, run in (("null", null), ("accuracy", accuracy), ("slower", slower), ("same", same), ("controls", controls)):
         sub = commands.add_parser(name)
         sub.set_defaults(run=run)
         sub.add_argument("--seed", type=int, default=0)

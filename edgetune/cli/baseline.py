@@ -32,18 +32,20 @@ def command() -> None:
     "--data", "source", metavar="DIR", help="Labelled images: a folder, a manifest, or digits. Its test split is used."
 )
 @click.option("--all-images", "every", is_flag=True, help="Use all images of --data: they are of no model's training.")
-@click.option("--device", metavar="ADDRESS", help="Where to run it; without it, this machine.")
-def set_(bundle: Path, file: Path, source: str | None, every: bool, device: str | None) -> None:
+@click.option(
+    "--device", metavar="ADDRESS", default="local", help="What runs it: a board, as ssh://user@board; else this machine."
+)
+def set_(bundle: Path, file: Path, source: str | None, every: bool, device: str) -> None:
     """Accept BUNDLE, or the bundle in a run folder.
 
     Without --data the images are those of the run folder's recipe. Without either, only the figures in the manifest are
     kept, and later comparisons are not image by image.
     """
     from edgetune.cli.console import progress
-    from edgetune.cli.device import device_named
     from edgetune.gate import set_baseline
+    from edgetune.verify.targets.opening import open_target
 
-    target = device_named(device)
+    target = open_target(device)
     with progress() as talk, tempfile.TemporaryDirectory(prefix="edgetune-baseline-") as scratch:
         found = set_baseline(bundle, file, source=source, every=every, target=target, scratch=Path(scratch), progress=talk)
     click.echo("\n".join(found.lines()))

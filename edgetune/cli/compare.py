@@ -26,7 +26,9 @@ NEW_FILE = click.Path(dir_okay=False, path_type=Path)
     "--data", "source", metavar="DIR", help="Labelled images: a folder, a manifest, or digits. Its test split is used."
 )
 @click.option("--all-images", "every", is_flag=True, help="Use all images of --data: they are of no model's training.")
-@click.option("--device", metavar="ADDRESS", help="Where to run both; without it, this machine.")
+@click.option(
+    "--device", metavar="ADDRESS", default="local", help="What runs both: a board, as ssh://user@board; else this machine."
+)
 @click.option("--tolerances", metavar="FILE", type=EXISTING, help="A TOML file of tolerances.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A tolerance, as latency_percent=3; repeatable.")
 @click.option("--quick", is_flag=True, help="Few pairs of processes: a look, not a measurement.")
@@ -44,7 +46,7 @@ def command(
     candidate: Path,
     source: str | None,
     every: bool,
-    device: str | None,
+    device: str,
     tolerances: Path | None,
     settings: tuple[str, ...],
     quick: bool,
@@ -69,12 +71,12 @@ def command(
     The exit code is 10 if a verdict is BROKEN, 11 if none is but one is INCONCLUSIVE and --strict is given, else 0.
     """
     from edgetune.cli.console import progress
-    from edgetune.cli.device import device_named
     from edgetune.gate import Tolerances, compare
     from edgetune.report.exit_code import code_of
+    from edgetune.verify.targets.opening import open_target
 
     allowed = Tolerances.load(tolerances, settings)
-    target = device_named(device)
+    target = open_target(device)
     with progress() as talk, tempfile.TemporaryDirectory(prefix="edgetune-compare-") as scratch:
         found = compare(
             baseline,
