@@ -192,7 +192,7 @@ def _as_candidate(side: Side, content: bytes, folder: Path) -> Side:
 
 
 def _widened(side: Side, wanted: float, folder: Path) -> Side:
-    """Return a model with a branch beside it, which sees so many rows of the image that the whole takes `wanted` times as long.
+    """Return a model with a branch beside it, which sees so many rows of an image that all takes `wanted` times as long.
 
     The time grows evenly with the rows, so two measurements give the third, and each further one a better one.
     """
