@@ -166,9 +166,8 @@ def controls(arguments: argparse.Namespace) -> None:
         pairs = tuple(run["control"])
         found[latency(Timed(control=pairs, pairs=pairs, alpha=0.05 / len(LOOKS)), ALLOWED.latency_percent).verdict] += 1
     ratios = [row for run in runs for row in _log_ratios(run["control"])]
-    print(
-        f"{len(runs)} real controls, load {min(r['load'] for r in runs):.1f} to {max(r['load'] for r in runs):.1f}: {dict(found)}"
-    )
+    loads = [run["load"] for run in runs]
+    print(f"{len(runs)} real controls, load {min(loads):.1f} to {max(loads):.1f}: {dict(found)}")
     print(f"{len(ratios)} pairs of processes of one model: standard deviation of ln ratio {100 * np.std(ratios):.2f} %")
 
 
