@@ -2,6 +2,7 @@
 
     python tools/bench_gate.py null                         # simulated comparisons where nothing changed; 1 min
     python tools/bench_gate.py accuracy                     # simulated candidates that lost 2 points on 2,000 images; 5 s
+    python tools/bench_gate.py damage BUNDLE FP32.onnx # a real network, its weights disturbed until it lost 2 points; 1 min
     python tools/bench_gate.py slower BUNDLE --runs 40      # real: a candidate with 10 % more to do; 30 s a run
     python tools/bench_gate.py same BUNDLE --runs 20        # real: the baseline against a copy of itself; 30 s a run
     python tools/bench_gate.py controls --pool FILE         # real: what earlier runs found of the baseline against itself
@@ -28,6 +29,7 @@ import numpy as np
 
 from edgetune.device.heads import default_heads
 from edgetune.files import sha256_file
+from edgetune.gate.images import labelled, source_of
 from edgetune.gate.judging import cost_rows, model_rows
 from edgetune.gate.measuring import Device
 from edgetune.gate.sides import Side, read_side
@@ -117,6 +119,65 @@ def accuracy(arguments: argparse.Namespace) -> None:
         found = Counter(paired_drop(int(b), int(c), images, ALLOWED.accuracy_points / 100).verdict for b, c, _ in drawn)
         share = 100 * found["BROKEN"] / arguments.comparisons
         print(f"  {100 * discordance:.1f} % of the images discordant: BROKEN {share:.1f} %  {dict(found)}")
+
+
+def damage(arguments: argparse.Namespace) -> None:
+    """Disturb a real network's weights until it lost 2 points, and judge it on 2,000 of its images, drawn 2,000 times."""
+    import onnx
+
+    side = read_side(arguments.bundle, "baseline")
+    network = onnx.load(arguments.fp32)
+    with tempfile.TemporaryDirectory(prefix="bench-gate-") as folder:
+        source = source_of(arguments.data, True, side)
+        if source is None:
+            raise SystemExit("there are no images")
+        images = labelled(source, side, Path(folder) / "data", Silent())
+        truth = images.targets[:, 0]
+        pixels = np.load(images.path)
+        before = _right(network, pixels, truth)
+        low, high, strength, after = 0.0, 1.0, 0.0, before
+        for _ in range(12):
+            strength = (low + high) / 2
+            after = _right(_disturbed(network, strength), pixels, truth)
+            drop = 100 * (before.mean() - after.mean())
+            if abs(drop - arguments.points) < 0.06:
+                break
+            low, high = (strength, high) if drop < arguments.points else (low, strength)
+        lost, gained = int((before & ~after).sum()), int((~before & after).sum())
+        print(f"weights disturbed by {100 * strength:.1f} %: top-1 {100 * before.mean():.2f} to {100 * after.mean():.2f} %")
+        print(f"  {lost} lost, {gained} gained of {len(truth)} images: {100 * (lost + gained) / len(truth):.2f} % discordant")
+        rng = np.random.default_rng(arguments.seed)
+        found: Counter[str] = Counter()
+        for _ in range(arguments.comparisons):
+            drawn = rng.integers(0, len(truth), arguments.images)
+            b, c = int((before & ~after)[drawn].sum()), int((~before & after)[drawn].sum())
+            found[paired_drop(b, c, arguments.images, ALLOWED.accuracy_points / 100).verdict] += 1
+        print(f"  {arguments.images} images drawn {arguments.comparisons} times: {dict(found)}")
+
+
+def _right(network: Any, pixels: Any, truth: Any) -> Any:
+    """Return which images a network has right: bool `[N]`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    parts = [session.run(["logits"], {"image": pixels[i : i + 64]})[0] for i in range(0, len(pixels), 64)]
+    return np.concatenate(parts).argmax(axis=1) == truth
+
+
+def _disturbed(network: Any, strength: float) -> Any:
+    """Return a network with noise on every kernel, in shares of its standard deviation."""
+    import onnx
+    from onnx import numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    rng = np.random.default_rng(0)
+    for tensor in copy.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and value.ndim >= 2:
+            noisy = value + strength * value.std() * rng.standard_normal(value.shape)
+            tensor.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
+    return copy
 
 
 def slower(arguments: argparse.Namespace) -> None:
@@ -261,11 +322,22 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, run in (("null", null), ("accuracy", accuracy), ("slower", slower), ("same", same), ("controls", controls)):
+    for name, run in (
+        ("null", null),
+        ("accuracy", accuracy),
+        ("slower", slower),
+        ("same", same),
+        ("controls", controls),
+        ("damage", damage),
+    ):
         sub = commands.add_parser(name)
         sub.set_defaults(run=run)
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--pool", type=Path)
+        if name == "damage":
+            sub.add_argument("bundle", type=Path)
+            sub.add_argument("fp32", type=Path)
+            sub.add_argument("--data", default="digits")
         if name in ("slower", "same"):
             sub.add_argument("bundle", type=Path)
             sub.add_argument("--runs", type=int, default=40 if name == "slower" else 20)

@@ -63,7 +63,7 @@ def per_class(
         kind="accuracy",
         name=name,
         verdict=verdict,
-        figure=f"worst {worst}: {one.drop_points:+.2f} points lost [{one.low_points:+.2f}, {one.high_points:+.2f}]",
+        figure=f"worst class {worst}: {one.drop_points:+.2f} points lost [{one.low_points:+.2f}, {one.high_points:+.2f}]",
         limit=limit,
         reason=_reason(broken, open_, found, images_needed(tolerance)),
         data=_data(found, chances, broken, tolerance_points),

@@ -21,7 +21,7 @@ def test_one_class_that_lost_too_much_is_named():
     row = judge(right, spoiled, labels)
     assert (row.verdict, row.data["broken"]) == ("BROKEN", ["class 4"])
     assert row.reason == "beyond what chance explains among 9 classes: class 4 (33.3 points)"
-    assert row.figure.startswith("worst class 4: +33.33 points lost [")
+    assert row.figure.startswith("worst class class 4: +33.33 points lost [")
     assert row.data["samples"] == "60 images a class"
 
 
