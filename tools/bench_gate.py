@@ -2,7 +2,7 @@
 
     python tools/bench_gate.py null                         # simulated comparisons where nothing changed; 1 min
     python tools/bench_gate.py accuracy                     # simulated candidates that lost 2 points on 2,000 images; 5 s
-    python tools/bench_gate.py damage BUNDLE FP32.onnx # real: a network with its weights disturbed until it lost 2 points; 1 min
+    python tools/bench_gate.py damage BUNDLE FP32.onnx    # real: a network whose weights are disturbed until 2 points are lost
     python tools/bench_gate.py slower BUNDLE --runs 40      # real: a candidate with 10 % more to do; 30 s a run
     python tools/bench_gate.py same BUNDLE --runs 20        # real: the baseline against a copy of itself; 30 s a run
     python tools/bench_gate.py controls --pool FILE         # real: what earlier runs found of the baseline against itself
