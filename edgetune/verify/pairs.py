@@ -113,7 +113,7 @@ def latency(found: Timed, tolerance_percent: float, name: str = "latency, batch 
         verdict = None
         ends = ", ".join(_end(_percent(value)) for value in (control.low, control.high))
         reason = (
-            f"noise: the baseline against itself, in {control.pairs} pairs, is uncertain by [{ends}]; let the machine rest, or "
+            f"noise: the baseline against itself, in {control.pairs} pairs, comes out at [{ends}] %; give the machine rest, or "
             "allow more"
         )
     elif verdict is None:
@@ -183,8 +183,8 @@ def cost(
     verdict, reason = _verdict(shift, tolerance), ""
     if not _quiet(same, tolerance):
         verdict = None
-        ends = f"{_end(_finite(same.low))}, {_end(_finite(same.high))} {unit}"
-        reason = f"noise: the baseline against itself, in {same.pairs} pairs, is uncertain by [{ends}]"
+        ends = ", ".join(_end(_finite(value)) for value in (same.low, same.high))
+        reason = f"noise: the baseline against itself, in {same.pairs} pairs, comes out at [{ends}] {unit}"
     elif verdict is None:
         reason = f"{shift.pairs} pairs cannot tell a change within the tolerance from one beyond it"
     elif verdict == "BROKEN":

@@ -54,7 +54,7 @@ def test_the_bounds_decide(ratio, spread, verdict):
 def test_a_baseline_that_differs_from_itself_silences_the_times():
     row = judged(1.3, 0.01, control=0.2)
     assert row.verdict == "INCONCLUSIVE"
-    assert row.reason.startswith("noise: the baseline against itself, in 10 pairs, is uncertain by [")
+    assert row.reason.startswith("noise: the baseline against itself, in 10 pairs, comes out at [")
 
 
 def test_a_device_that_was_throttled_silences_them_too():
