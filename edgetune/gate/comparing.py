@@ -65,7 +65,7 @@ class _Found:
     verdicts: tuple[VerdictRow, ...]
     changed: tuple[ChangedDecision, ...] = ()
     images: Labelled | None = None
-    query_ms: float = 0.0
+    query_ms: float | None = None
 
 
 def compare(
@@ -116,13 +116,11 @@ def compare(
         found = _on_images(first, second, images, wish, device, scratch, progress)
     costs: tuple[VerdictRow, ...] = tuple(_untimed(NOT_TIMED))
     if timed:
-        result = device.timed(first, second, found.images, found.query_ms, allowed.latency_percent, quick)
+        query_ms = found.query_ms or device.query_ms(first)
+        result = device.timed(first, second, found.images, query_ms, allowed.latency_percent, quick)
         costs = tuple(cost_rows(result, allowed))
     verdicts = (*found.verdicts, *costs, size(first.shown, second.shown, allowed.size_percent))
-    notes = [
-        *_warnings(device, first, second),
-        *([QUICKLY] if quick else []),
-    ]
+    notes = [*_warnings(device, first, second), *([QUICKLY] if quick else [])]
     return _joined(first, second, verdicts, found, wish, device, notes)
 
 

@@ -121,6 +121,15 @@ class Device:
         query_ms = 1000 * told["seconds"] / max(told["images"], 1)
         return Answers(logits=logits, finite=told["finite"], constant=told["constant"], query_ms=query_ms)
 
+    def query_ms(self, side: Side) -> float:
+        """Return about how long one query takes, where no images were run: the first one, which is slower than the others.
+
+        Raises:
+            TargetError: see `answers`.
+        """
+        raw, _ = self._measured(Request(models=(_model(side),), session=self.session(side)))
+        return float(raw["models"][side.name]["footprint"]["first_inference_ms"])
+
     def timed(
         self, baseline: Side, candidate: Side, images: Labelled | None, query_ms: float, tolerance_percent: float, quick: bool
     ) -> Timed:
@@ -134,7 +143,7 @@ class Device:
             tolerance_percent: of the latency.
             quick: few pairs: a look, not a measurement.
         """
-        queries = min(MOST, max(FEWEST, math.ceil(BLOCK_MS / query_ms))) if query_ms > 0 else MOST
+        queries = min(MOST, max(FEWEST, math.ceil(BLOCK_MS / max(query_ms, BLOCK_MS / MOST))))
         pictures = None if images is None else EvalRequest(images=images.path, limit=TIMED_IMAGES)
         looks = QUICK_LOOKS if quick else LOOKS
         restless: dict[str, None] = {}

@@ -101,7 +101,6 @@ def _smallest(shift: Shift, alpha: float) -> float:
 def latency(found: Timed, tolerance_percent: float, name: str = "latency, batch 1") -> VerdictRow:
     """Judge whether the candidate is slower than its baseline by no more than a tolerance."""
     tolerance = math.log1p(tolerance_percent / 100)
-    limit = f"≤ +{tolerance_percent:g} %"
     shift, control = _shift(found.pairs, found.alpha), _shift(found.control, found.alpha)
     low, estimate, high = (_percent(value) for value in (shift.low, shift.estimate, shift.high))
     medians = [statistics.median(pair["sides"][side]["median_ms"] for pair in found.pairs) for side in (0, 1)]
@@ -125,29 +124,31 @@ def latency(found: Timed, tolerance_percent: float, name: str = "latency, batch 
         name=name,
         verdict=verdict or "INCONCLUSIVE",
         figure=figure,
-        limit=limit,
+        limit=f"≤ +{tolerance_percent:g} %",
         reason=reason,
         data={
             "test": "Hodges-Lehmann, exact signed-rank bounds",
             "alpha": found.alpha,
             "tolerance_percent": tolerance_percent,
             "samples": f"{shift.pairs} pairs of processes",
-            "smallest": f"{_percent(_smallest(shift, found.alpha)) or math.inf:.1f} %",
-            "pairs": shift.pairs,
-            "estimate_percent": estimate,
-            "low_percent": low,
-            "high_percent": high,
+            "smallest": "nothing" if math.isinf(shift.high) else f"{_percent(_smallest(shift, found.alpha)):.1f} %",
+            **_bounds(shift, found.pairs),
             "baseline_ms": medians[0],
             "candidate_ms": medians[1],
-            "log_ratios": [round(_log_ratio(pair), 5) for pair in found.pairs],
-            "control": {
-                "pairs": control.pairs,
-                "low_percent": _percent(control.low),
-                "high_percent": _percent(control.high),
-                "log_ratios": [round(_log_ratio(pair), 5) for pair in found.control],
-            },
+            "control": _bounds(control, found.control),
         },
     )
+
+
+def _bounds(shift: Shift, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return an estimate with its bounds in percent, and the pairs that it rests on."""
+    return {
+        "pairs": shift.pairs,
+        "estimate_percent": _percent(shift.estimate),
+        "low_percent": _percent(shift.low),
+        "high_percent": _percent(shift.high),
+        "log_ratios": [round(_log_ratio(pair), 5) for pair in pairs],
+    }
 
 
 def _percent(logarithm: float) -> float | None:

@@ -13,6 +13,10 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from edgetune.cli.main import main
+from edgetune.gate.measuring import Device
+from edgetune.gate.sides import read_side
+from edgetune.progress import Silent
+from edgetune.verify.targets.local import LocalTarget
 
 UNTIMED = ("--no-timing",)
 
@@ -150,6 +154,12 @@ def test_tolerances_come_from_a_file_and_all_its_faults_are_named(bundle, photos
     said = capsys.readouterr().err
     assert "ece_points" in said
     assert "latency" in said
+
+
+def test_how_many_queries_stand_in_a_block_is_known_without_images(bundle, tmp_path):
+    device = Device(target=LocalTarget(), folder=tmp_path / "device", progress=Silent())
+    device.meet()
+    assert 0 < device.query_ms(read_side(bundle("first"), "baseline")) < 1000
 
 
 @pytest.mark.slow
