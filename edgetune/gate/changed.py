@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
     Decided = npt.NDArray[np.int64]
 
-__all__ = ["changed_decisions", "changed_labels", "draw", "worst_first"]
+__all__ = ["changed_decisions", "changed_labels", "draw", "forget", "worst_first"]
 
 SEVERITY = ("lost", "other", "gained")
 FOLDER = "changed"
@@ -123,6 +123,12 @@ def _labels(
 def _utf8(name: str) -> str:
     """Return a name of any bytes as text that every file can hold."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def forget(folder: Path) -> None:
+    """Remove the pictures of an earlier comparison from the folder of a report."""
+    for path in (folder / FOLDER).glob("[0-9]*.png"):
+        path.unlink()
 
 
 def draw(changed: Sequence[ChangedDecision], images: Path, folder: Path) -> list[ChangedDecision]:

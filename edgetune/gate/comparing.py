@@ -234,10 +234,11 @@ def _joined(
     from edgetune.report.compose import overall
 
     listed: Sequence[ChangedDecision] = found.changed[:LISTED]
-    if wish.report is not None and found.images is not None and listed:
-        from edgetune.gate.changed import draw
+    if wish.report is not None:
+        from edgetune.gate.changed import draw, forget
 
-        listed = draw(listed, found.images.path, wish.report)
+        forget(wish.report)
+        listed = draw(listed, found.images.path, wish.report) if found.images else listed
     notes = list(warnings)
     if any(head.kind == REGRESSION for head in first.heads) and found.images is not None:
         notes.append("a regression decides nothing: its images are not listed")

@@ -53,7 +53,7 @@ class Tolerances(Strict):
         """
         content: dict[str, Any] = {} if path is None else read_toml(path, RecipeError)
         merged = apply_settings(content, settings)
-        return validate(cls, merged, "the tolerances" if path is None else str(path), RecipeError)
+        return validate(cls, merged, "--set" if path is None else str(path), RecipeError)
 
     def to_json(self) -> dict[str, float]:
         """Return what is allowed, key by key."""

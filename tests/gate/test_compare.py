@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,9 +13,12 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from edgetune.artefacts.comparison import ChangedDecision
 from edgetune.cli.main import main
+from edgetune.gate.changed import draw, forget
 from edgetune.gate.measuring import Device
 from edgetune.gate.sides import read_side
+from edgetune.gate.tolerances import Tolerances
 from edgetune.progress import Silent
 from edgetune.verify.targets.local import LocalTarget
 
@@ -154,6 +158,22 @@ def test_tolerances_come_from_a_file_and_all_its_faults_are_named(bundle, photos
     said = capsys.readouterr().err
     assert "ece_points" in said
     assert "latency" in said
+
+
+def test_the_help_says_the_tolerances(capsys):
+    assert main(["compare", "--help"]) == 0
+    said = dict(re.findall(r"([a-z_]+_(?:points|percent)) ([0-9]+)", capsys.readouterr().out))
+    assert {key: float(value) for key, value in said.items()} == Tolerances().to_json()
+
+
+def test_a_second_report_in_the_same_folder_forgets_the_pictures_of_the_first(tmp_path):
+    images = tmp_path / "images.npy"
+    np.save(images, np.zeros((3, 8, 8, 3), np.uint8))
+    common = {"image": "a.png", "label": "", "baseline": "a", "candidate": "b", "effect": "other"}
+    for index in (1, 2):
+        forget(tmp_path)
+        (one,) = draw([ChangedDecision(index=index, **common)], images, tmp_path)
+        assert [path.name for path in (tmp_path / "changed").iterdir()] == [Path(one.picture).name]
 
 
 def test_how_many_queries_stand_in_a_block_is_known_without_images(bundle, tmp_path):
