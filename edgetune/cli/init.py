@@ -1,4 +1,4 @@
-"""`edgetune init`: a commented recipe for a folder, a manifest or a named data set, and a target."""
+"""`edgetune init`: a commented recipe for a folder, a manifest or a named data set, and a target; or a workflow for CI."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from edgetune.cli.recipe_text import commented_recipe
+from edgetune.cli.workflow import DEFAULT as WORKFLOW
+from edgetune.cli.workflow import workflow
 from edgetune.data.listing import Tree, shown
 from edgetune.data.source import is_manifest
 from edgetune.errors import UsageError
@@ -31,17 +33,50 @@ class _Seen:
 
 @click.command(name="init")
 @click.argument("source", metavar="[SOURCE]", default="digits")
-@click.option("--target", default="host", show_default=True, help="The board: a profile's name or a .toml file.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("recipe.toml"), show_default=True)
+@click.option("--target", metavar="NAME", help="The board: a profile's name or a .toml file.  [default: host]")
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write.  [default: recipe.toml; for ci: .github/workflows/edgetune.yml]",
+)
+@click.option("--recipe", metavar="FILE", help="For ci: the recipe that the workflow builds.  [default: recipe.toml]")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-def command(source: str, target: str, output: Path, force: bool) -> None:
+def command(source: str, target: str | None, output: Path | None, recipe: str | None, force: bool) -> None:
     """Write a commented recipe for the images of SOURCE and a target.
 
     SOURCE is a folder with one folder per class, a manifest (.csv, .tsv or .parquet), whose columns say what is to be learnt,
     or a data set like torchvision:CIFAR10. Without it, the recipe is for scikit-learn's digits, which need no files.
+
+    `edgetune init ci` writes a GitHub workflow instead, which builds the recipe of a pull request and of the branch that it
+    goes to, and stops it if `edgetune compare` finds it worse. A folder of that name is ./ci.
     """
+    if source == "ci":
+        _write_workflow(recipe or "recipe.toml", target, output or WORKFLOW, force)
+    elif recipe is not None:
+        raise UsageError("--recipe is for `edgetune init ci`", remedy="name the new recipe with --output")
+    else:
+        _write_recipe(source, target or "host", output or Path("recipe.toml"), force)
+
+
+def _write_workflow(recipe: str, target: str | None, output: Path, force: bool) -> None:
+    if target is not None:
+        load_profile(target)
+    _require_new(output, force)
+    write_atomic(output, workflow(recipe, target).encode())
+    click.echo(f"wrote {output}: pull requests are compared with the branch that they go to")
+    if not Path(recipe).is_file():
+        click.echo(f"warning: there is no {recipe} yet; `edgetune init DIR` writes one", err=True)
+    click.echo(f"next: git add {shlex.quote(str(output))} {shlex.quote(recipe)}")
+
+
+def _require_new(output: Path, force: bool) -> None:
     if output.exists() and not force:
         raise UsageError(f"{output} exists", remedy="choose another --output, or replace it with --force")
+
+
+def _write_recipe(source: str, target: str, output: Path, force: bool) -> None:
+    _require_new(output, force)
     profile = load_profile(target)
     seen = _seen(source)
     board = _as_written(target, output) if target.endswith(".toml") else target

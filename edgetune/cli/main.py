@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quantize": ("edgetune.cli.quantize:command", "Turn an fp32 ONNX classifier into int8 as the target wants it."),
     "sensitivity": ("edgetune.cli.sensitivity:command", "Rank layers by the damage that each does in integers."),
     "check": ("edgetune.cli.check:command", "Verify a bundle's digests, then measure and judge it again."),
+    "compare": ("edgetune.cli.compare:command", "Hold a candidate against its baseline: is it worse?"),
+    "baseline": ("edgetune.cli.baseline:command", "Accept a bundle as the baseline of later comparisons."),
     "predict": ("edgetune.cli.predict:command", "Say what a bundle sees in images, as the board does."),
     "doctor": ("edgetune.cli.doctor:command", "Describe this machine: what it fits and what is missing."),
 }

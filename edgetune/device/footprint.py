@@ -43,10 +43,10 @@ def measure_footprint(model_path: Path, options: Mapping[str, Any], deadline_s: 
     Raises:
         RunnerError: TARGET: the child died by a signal or hung. Else what the child itself ran into, with its exit code.
     """
-    arguments = [*_own_command(), "_footprint", str(model_path), json.dumps(dict(options))]
+    arguments = [*own_command(), "_footprint", str(model_path), json.dumps(dict(options))]
     try:
         child = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, env=_own_environment(), timeout=deadline_s, check=False
+            arguments, stdin=subprocess.DEVNULL, capture_output=True, env=own_environment(), timeout=deadline_s, check=False
         )
     except subprocess.TimeoutExpired:
         raise RunnerError(
@@ -54,12 +54,23 @@ def measure_footprint(model_path: Path, options: Mapping[str, Any], deadline_s: 
         ) from None
     if child.returncode == 0:
         return dict(json.loads(child.stdout.decode("utf-8")))
-    if child.returncode < 0:
-        raise RunnerError(f"{model_path}: the process that opens it died by {death(-child.returncode)}", ExitCode.TARGET)
-    words = child.stderr.decode("utf-8", "replace").strip().splitlines()
+    raise child_fault(model_path, child.returncode, child.stderr)
+
+
+def child_fault(model_path: Path, returncode: int, stderr: bytes) -> RunnerError:
+    """Return the error that stands for how a process of ours with one model ended.
+
+    Args:
+        model_path: of the model.
+        returncode: as `subprocess` gives it: negative for a signal.
+        stderr: what the process wrote there; its last line is the explanation.
+    """
+    if returncode < 0:
+        return RunnerError(f"{model_path}: the process that opens it died by {death(-returncode)}", ExitCode.TARGET)
+    words = stderr.decode("utf-8", "replace").strip().splitlines()
     codes = {int(code) for code in ExitCode}
-    code = ExitCode(child.returncode) if child.returncode in codes else ExitCode.UNFORESEEN
-    raise RunnerError(words[-1] if words else f"{model_path}: the process that opens it said nothing", code)
+    code = ExitCode(returncode) if returncode in codes - {0} else ExitCode.UNFORESEEN
+    return RunnerError(words[-1] if words else f"{model_path}: the process that opens it said nothing", code)
 
 
 def death(number: int) -> str:
@@ -119,13 +130,13 @@ def _status_bytes(key: str) -> int | None:
     return None
 
 
-def _own_command() -> list[str]:
+def own_command() -> list[str]:
     """Return how to start this package again: the zipapp that it runs from, or the package by name."""
     archive = getattr(globals().get("__loader__"), "archive", None)
     return [sys.executable, archive] if archive else [sys.executable, "-m", str(__package__)]
 
 
-def _own_environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
     """Return the environment in which the package is found by name, wherever this process found it."""
     root = Path(__file__).resolve().parents[str(__package__).count(".") + 1]
     known = os.environ.get("PYTHONPATH")

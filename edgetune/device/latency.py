@@ -50,18 +50,19 @@ def measure_latency(sessions: Mapping[str, Any], images: npt.NDArray[np.uint8], 
     """
     names = list(sessions)
     samples: dict[str, list[list[int]]] = {name: [] for name in names}
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for name in names:
-            _block(sessions[name], images, 0, plan.warmup)
+            measure_block(sessions[name], images, 0, plan.warmup)
         for number in range(plan.rounds):
             for name in names if number % 2 == 0 else reversed(names):
                 start = number * plan.queries_per_round
-                samples[name].append(_block(sessions[name], images, start, plan.queries_per_round))
+                samples[name].append(measure_block(sessions[name], images, start, plan.queries_per_round))
     return {name: {**summary(rounds), "warmup": plan.warmup} for name, rounds in samples.items()}
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Let Python's garbage collector rest meanwhile."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -72,7 +73,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _block(session: Any, images: npt.NDArray[np.uint8], start: int, queries: int) -> list[int]:
+def measure_block(session: Any, images: npt.NDArray[np.uint8], start: int, queries: int) -> list[int]:
     """Return the nanoseconds of each query."""
     import numpy as np
 

@@ -10,6 +10,7 @@
         "eval": null | {"images": N, "seconds": s, "finite": bool, "constant": bool},
         "latency": null | {…},       as `latency.measure_latency` gives it
         "footprint": null | {…}}},   as `footprint.measure_footprint` gives it
+     "pairs": {…},                   only where asked for, as `pairs.measure_pairs` gives it
      "golden": null | {…}}           as `golden.check_golden` gives it, and "model": NAME
 
 `finite` is false where a logit is NaN or infinite; `constant` is true where two or more images all have the same logits. The
@@ -31,6 +32,7 @@ from .exitcodes import ExitCode, RunnerError
 from .footprint import measure_footprint
 from .golden import check_golden, golden_tensors
 from .latency import measure_latency
+from .pairs import measure_pairs
 from .request import ModelRequest, Request
 from .session import image_shape, open_session
 
@@ -75,8 +77,12 @@ def measure(request: Request, out: Path | None, say: Callable[[str], None]) -> d
         say(f"latency: {request.latency.rounds} rounds of {request.latency.queries_per_round} queries")
         parts["latency"] = measure_latency(sessions, images, request.latency)
     golden = _golden(request, sessions)
+    compared = {}
+    if request.pairs:
+        paths = {model.name: model.path for model in request.models}
+        compared["pairs"] = measure_pairs(request.pairs, paths, request.images, say)
     result = {"schema": 1, "runner": RUNNER_VERSION, "environment": before, "environment_after": condition()}
-    result.update(models=_entries(request, sessions, classes, parts), golden=golden)
+    result.update(models=_entries(request, sessions, classes, parts), golden=golden, **compared)
     if out is not None:
         write_json(out / MEASUREMENT, result)
     return result

@@ -11,13 +11,14 @@ from typing import Any
 from .digest import SHA256, read_json
 from .exitcodes import ExitCode, RunnerError
 from .latency import LatencyPlan
+from .pairs import PairsPlan
 from .preprocess import Preprocessing
 from .session import options_faults
 
 SCHEMA = 1
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 REQUIRED = ("schema", "models", "session")
-OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing")
+OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Request:
         golden: a folder of golden images to check; None for none.
         golden_model: the name of the model that the golden logits are of: the last, unless the request says otherwise.
         preprocessing: of the golden images; None where it is not known.
+        pairs: which two models to compare in fresh processes; None for none.
     """
 
     models: tuple[ModelRequest, ...]
@@ -54,6 +56,7 @@ class Request:
     golden: Path | None = None
     golden_model: str = ""
     preprocessing: Preprocessing | None = None
+    pairs: PairsPlan | None = None
 
 
 def read_request(path: Path | str) -> Request:
@@ -80,6 +83,7 @@ def read_request(path: Path | str) -> Request:
     if plan and images is None and golden is None:
         faults.append("latency: needs images; give eval or golden")
     preprocessing = _preprocessing(content.get("preprocessing"), faults)
+    pairs = _pairs(content.get("pairs"), [model.name for model in models], faults)
     if faults:
         raise RunnerError(f"{path} is not a request that can be honoured", ExitCode.USAGE, tuple(faults))
     return Request(
@@ -92,6 +96,7 @@ def read_request(path: Path | str) -> Request:
         golden=Path(golden) if golden else None,
         golden_model=name,
         preprocessing=preprocessing,
+        pairs=pairs,
     )
 
 
@@ -152,3 +157,26 @@ def _preprocessing(entry: Any, faults: list[str]) -> Preprocessing | None:
     except ValueError as fault:
         faults.append(f"preprocessing: {fault}")
         return None
+
+
+def _pairs(entry: Any, names: list[str], faults: list[str]) -> PairsPlan | None:
+    if entry is None:
+        return None
+    least = {"pairs": 1, "first": 0, "warmup": 0, "blocks": 1, "queries_per_block": 1}
+    if not isinstance(entry, Mapping) or set(entry) != {"models", "sessions", *least}:
+        faults.append(f"pairs: expected models, sessions, {', '.join(least)} and nothing else, or null")
+        return None
+    before = len(faults)
+    models, sessions = entry["models"], entry["sessions"]
+    two = isinstance(models, list) and len(models) == 2 and all(name in names for name in models)
+    _expect(two, f"pairs.models: got {models!r}, expected the names of two models, or one twice", faults)
+    if isinstance(sessions, list) and len(sessions) == 2:
+        faults += [f"pairs.{fault}" for options in sessions for fault in options_faults(options)]
+    else:
+        faults.append("pairs.sessions: expected two tables of session options")
+    wrong = [key for key, bound in least.items() if not _whole(entry[key], bound)]
+    faults += [f"pairs.{key}: got {entry[key]!r}, expected a whole number from {least[key]} on" for key in wrong]
+    if len(faults) > before:
+        return None
+    numbers = {key: entry[key] for key in least}
+    return PairsPlan(models=(models[0], models[1]), sessions=(sessions[0], sessions[1]), **numbers)

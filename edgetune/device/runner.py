@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -81,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     footprint = add("_footprint", _footprint, "Measure one model in this process (started by measure).")
     footprint.add_argument("model", type=Path)
     footprint.add_argument("session")
+
+    turns = add("_turns", _turns, "Answer blocks of queries with one model in this process (started by measure).")
+    turns.add_argument("model", type=Path)
+    turns.add_argument("session")
+    turns.add_argument("images")
     return parser
 
 
@@ -157,4 +163,17 @@ def _footprint(asked: argparse.Namespace) -> int:
     from .footprint import footprint_here
 
     _print_json(footprint_here(asked.model, parse_json(asked.session.encode("utf-8"), "session")))
+    return ExitCode.OK
+
+
+def _turns(asked: argparse.Namespace) -> int:
+    from .digest import parse_json
+    from .pairs import turns_here
+
+    def answer(value: Any) -> None:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+
+    options = parse_json(asked.session.encode("utf-8"), "session")
+    turns_here(asked.model, options, Path(asked.images) if asked.images else None, sys.stdin, answer)
     return ExitCode.OK

@@ -59,18 +59,19 @@ def _against_fp32(
     """Return the rows that compare a shipped reduced precision with fp32, or say why there is nothing to compare."""
     models = measurement.raw["models"]
     candidate = reduced(models) or "int8"
+    names = tasks.names_against_fp32(candidate)
     if choice.shipped != "fp32" and "fp32" not in models:
         reason = "the fp32 model was not measured beside it"
-        return tuple(rows.undecided(kind, name, reason) for kind, name in tasks.row_names(heads, candidate))
+        return tuple(rows.undecided(kind, name, reason) for kind, name in tasks.row_names(heads, names))
     reason = ""
     if choice.shipped == "fp32":
         reason = "fp32 itself is shipped"
     elif not all(rows.has_numbers(measurement, name) for name in ("fp32", candidate)):
         reason = "logits are not numbers; see the rows above"
     if reason:
-        return tuple(rows.skipped(kind, name, reason) for kind, name in tasks.row_names(heads, candidate))
+        return tuple(rows.skipped(kind, name, reason) for kind, name in tasks.row_names(heads, names))
     fp32, other = (measurement.logits(name) for name in ("fp32", candidate))
-    return tuple(tasks.compared(fp32, other, targets, heads, limits, candidate))
+    return tuple(tasks.compared(fp32, other, targets, heads, limits, names))
 
 
 def _golden(golden: dict[str, Any] | None, limit: float) -> tuple[VerdictRow, ...]:

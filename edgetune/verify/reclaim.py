@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
     Targets = npt.NDArray[np.float32]
 
-__all__ = ["reclaimed"]
+__all__ = ["claimed", "reclaimed"]
 
 FIGURES = {SINGLE_LABEL: "top-1", MULTI_LABEL: "mAP"}
 TINY = 1e-30
@@ -146,3 +146,19 @@ def _rmse(
 
 
 _KINDS = {SINGLE_LABEL: _top1, MULTI_LABEL: _map, REGRESSION: _rmse}
+
+
+def claimed(
+    name: str, head: Head, logits: Logits, targets: Targets, claim: Mapping[str, Any], limits: Mapping[str, Any]
+) -> VerdictRow:
+    """Judge whether one head reaches the figures that are claimed for it.
+
+    Args:
+        name: of the row.
+        head: which one.
+        logits: float32 `[N, columns]`, of this head alone.
+        targets: float32 `[N, width]`, likewise; something is known of each image.
+        claim: its figures, as in a manifest.
+        limits: the tolerances, likewise.
+    """
+    return _KINDS[head.kind](name, head, logits, targets, claim, limits)

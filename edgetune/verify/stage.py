@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Dataset, Measurement, OnnxModel
 from edgetune.profile import Profile, mismatches, require_match
 from edgetune.progress import Progress
 from edgetune.recipe import VerifyRecipe
 from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request, Target
-from edgetune.verify.targets.local import LocalTarget
+from edgetune.verify.targets.opening import open_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_target",
+    "golden_options",
     "measure",
     "measured_labels",
     "measured_targets",
-    "open_target",
     "session_options",
     "stand_in",
     "time_models",
@@ -31,15 +31,6 @@ __all__ = [
 CPU = "CPUExecutionProvider"
 QUICK = LatencyRequest(warmup=10, rounds=8, queries_per_round=16)
 QUICK_IMAGES = 16
-
-
-def open_target(recipe: VerifyRecipe) -> Target:
-    """Return the machine that a recipe wants measured."""
-    match recipe.device:
-        case "auto" | "local":
-            return LocalTarget()
-        case _:
-            assert_never(recipe.device)
 
 
 def session_options(profile: Profile) -> dict[str, Any]:
@@ -73,16 +64,29 @@ def stand_in(profile: Profile, environment: Mapping[str, Any]) -> tuple[dict[str
     return options, "; ".join(reasons)
 
 
-def check_target(profile: Profile, recipe: VerifyRecipe) -> None:
-    """Refuse, before anything is trained, a machine that must be the target and is not.
+def check_target(profile: Profile, recipe: VerifyRecipe) -> dict[str, Any]:
+    """Refuse, before anything is trained, a machine that must be the target and is not; return its environment.
 
     Raises:
-        TargetError: the recipe wants this machine to be the target and it differs from the profile, with every difference;
-            or the machine that is to measure cannot run ONNX Runtime.
+        UsageError: the recipe's device is not an address.
+        TargetError: the recipe names a device and it differs from the profile, with every difference; or the machine that is
+            to measure cannot be reached or cannot run ONNX Runtime.
     """
-    environment = open_target(recipe).environment()
-    if recipe.device == "local":
-        require_match(profile, environment)
+    target = open_target(recipe.device)
+    environment = target.environment()
+    if recipe.device != "auto":
+        require_match(profile, environment, target.describe())
+    return environment
+
+
+def golden_options(profile: Profile, recipe: VerifyRecipe, measurement: Measurement) -> dict[str, Any]:
+    """Return the session options for golden logits: the bundle's, as far as this machine can honour them.
+
+    The logits are computed here, also where another machine measured.
+    """
+    measured_here = recipe.device in ("auto", "local")
+    environment = measurement.raw["environment"] if measured_here else open_target("local").environment()
+    return stand_in(profile, environment)[0]
 
 
 def measured_labels(dataset: Dataset, recipe: VerifyRecipe) -> npt.NDArray[np.int64]:
@@ -163,10 +167,8 @@ def _measure_on(
     progress: Progress,
 ) -> Measurement:
     """Have the recipe's device measure models on images, in the way that is asked; see `measure`."""
-    target = open_target(recipe)
-    environment = target.environment()
-    if recipe.device == "local":
-        require_match(profile, environment)
+    target = open_target(recipe.device)
+    environment = check_target(profile, recipe)
     options, reason = stand_in(profile, environment)
     if reason:
         progress.line(f"{target.describe()} stands in for {profile.title}: {reason}")

@@ -11,12 +11,14 @@ from typing import Literal
 __all__ = [
     "PairedDrop",
     "Shift",
+    "drop_chance",
     "hodges_lehmann",
     "images_needed",
     "paired_drop",
     "percentile",
     "tango_interval",
     "tango_z",
+    "unpaired_drop",
     "wilson_interval",
 ]
 
@@ -204,10 +206,52 @@ def _visible_drop(discordance: float, images: int) -> float:
 
 
 def _certainly_worse(lost: int, gained: int, images: int, tolerance: float) -> bool:
-    if lost + gained >= FEW_DISCORDANT:
-        return True
+    return lost + gained >= FEW_DISCORDANT or _exact_chance(lost, gained, images, tolerance) < 0.05
+
+
+def _exact_chance(lost: int, gained: int, images: int, tolerance: float) -> float:
+    """Return P(X ≥ lost - gained) of the binomial distribution of `images` trials of probability `tolerance`."""
     below = (math.comb(images, k) * tolerance**k * (1 - tolerance) ** (images - k) for k in range(lost - gained))
-    return 1 - math.fsum(below) < 0.05
+    return max(0.0, 1 - math.fsum(below))
+
+
+def drop_chance(lost: int, gained: int, images: int, tolerance: float) -> float:
+    """Return how likely a drop at least so large is where the true drop is `tolerance`: a one-sided p-value.
+
+    Tango's test; on fewer than ten changed decisions the larger of its value and the exact binomial tail. `paired_drop` calls
+    broken what is below 0.05; of several tests at once, a multiplicity correction needs the value itself.
+
+    Args:
+        lost: images that only the baseline has right.
+        gained: images that only the candidate has right.
+        images: all images.
+        tolerance: the allowed drop, a proportion in (0, 1).
+    """
+    approximate = math.erfc(tango_z(lost, gained, images, tolerance) / math.sqrt(2)) / 2
+    if lost + gained >= FEW_DISCORDANT:
+        return approximate
+    return max(approximate, _exact_chance(lost, gained, images, tolerance))
+
+
+def unpaired_drop(baseline: tuple[int, int], candidate: tuple[int, int], z: float = CRITICAL_Z) -> tuple[float, float, float]:
+    """Return how much smaller a proportion is than another one of other images, with its bounds.
+
+    Newcombe's hybrid score interval (Newcombe 1998, Statistics in Medicine 17, method 10): with p the proportions, l and u
+    their Wilson bounds and d = p₁ - p₂, from d - √((p₁ - l₁)² + (u₂ - p₂)²) to d + √((u₁ - p₁)² + (p₂ - l₂)²).
+
+    Args:
+        baseline: right decisions and images.
+        candidate: likewise.
+        z: of each bound; 95 % one-sided unless it says otherwise.
+
+    Returns:
+        The estimate, the lower and the upper bound: proportions.
+    """
+    (first, low1, high1), (second, low2, high2) = (
+        (right / images, *wilson_interval(right, images, z)) for right, images in (baseline, candidate)
+    )
+    drop = first - second
+    return drop, drop - math.hypot(first - low1, high2 - second), drop + math.hypot(high1 - first, second - low2)
 
 
 def hodges_lehmann(differences: Sequence[float], alpha: float = 0.05) -> Shift:

@@ -7,7 +7,7 @@ regression: how far the values moved, and the root mean squared error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from edgetune.artefacts import VerdictRow
 from edgetune.device.decisions import decisions
-from edgetune.device.heads import MULTI_LABEL, SINGLE_LABEL, Head, columns_of, targets_of
+from edgetune.device.heads import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Head, columns_of, targets_of
 from edgetune.verify import rows
 from edgetune.verify.bootstrap import judged_change, mean_precisions, resampled, rmses
 from edgetune.verify.limits import Limits
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
     Targets = npt.NDArray[np.float32]
 
-__all__ = ["compared", "prefix", "row_names"]
+__all__ = ["compared", "names_against_fp32", "prefix", "row_names"]
 
 VALUES, MAP, RMSE = "values", "mAP", "RMSE"
-NAMES = {SINGLE_LABEL: (rows.DECISIONS, rows.TOP1), MULTI_LABEL: (rows.DECISIONS, MAP)}
+NAMES = {SINGLE_LABEL: (rows.DECISIONS, rows.TOP1), MULTI_LABEL: (rows.DECISIONS, MAP), REGRESSION: (VALUES, RMSE)}
 UNKNOWN = "nothing is known of any test image"
 LARGEST_RATIO = 1e9
 """Stands for the growth of an error that was zero."""
@@ -41,18 +41,29 @@ def prefix(head: Head, heads: Sequence[Head]) -> str:
     return f"{head.name}: " if len(heads) > 1 else ""
 
 
-def row_names(heads: Sequence[Head], candidate: str) -> Iterator[tuple[str, str]]:
+def names_against_fp32(candidate: str) -> dict[str, tuple[str, str]]:
+    """Return how the rows of each kind of task are called where a precision is held against fp32."""
+    of = rows.against_fp32
+    return {kind: (of(candidate, decided), of(candidate, accurate)) for kind, (decided, accurate) in NAMES.items()}
+
+
+def row_names(heads: Sequence[Head], names: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each row of `compared`, in their order."""
     for head in heads:
-        decided, accurate = NAMES.get(head.kind, (VALUES, RMSE))
-        yield "decision", prefix(head, heads) + rows.against_fp32(candidate, decided)
-        yield "accuracy", prefix(head, heads) + rows.against_fp32(candidate, accurate)
+        decided, accurate = names[head.kind]
+        yield "decision", prefix(head, heads) + decided
+        yield "accuracy", prefix(head, heads) + accurate
 
 
 def compared(
-    fp32: Logits, other: Logits, targets: Targets, heads: Sequence[Head], limits: Limits, candidate: str
+    fp32: Logits,
+    other: Logits,
+    targets: Targets,
+    heads: Sequence[Head],
+    limits: Limits,
+    called: Mapping[str, tuple[str, str]],
 ) -> Iterator[VerdictRow]:
-    """Yield the verdicts on a candidate against fp32: two rows for each head.
+    """Yield the verdicts on a precision against fp32, or on any candidate against its baseline: two rows for each head.
 
     Args:
         fp32: logits of the baseline, float32 `[N, C]`, all finite.
@@ -60,9 +71,9 @@ def compared(
         targets: float32 `[N, T]`, NaN where not known.
         heads: what the columns mean.
         limits: what must hold.
-        candidate: its precision.
+        called: by kind of task, how the row of decisions and that of accuracy are called.
     """
-    names = [name for _, name in row_names(heads, candidate)]
+    names = [name for _, name in row_names(heads, called)]
     parts = zip(heads, columns_of(heads), targets_of(heads), names[::2], names[1::2], strict=True)
     for head, columns, place, decided, accurate in parts:
         compare = _KINDS.get(head.kind, _regression)
@@ -166,7 +177,7 @@ def _values(head: Head, fp32: Logits, other: Logits, targets: Targets, tolerance
         verdict="KEPT" if kept else "BROKEN",
         figure=f"{apart[worst]:.3f} standard deviations apart{_of(worst, head)}",
         limit=f"≤ {limit:.3f}",
-        reason="" if kept else "the values are others than those of fp32",
+        reason="" if kept else "the values moved further than that",
         data={"apart": apart, "limit": limit, "images": len(fp32)},
     )
 

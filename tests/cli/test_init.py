@@ -108,3 +108,28 @@ def test_a_name_that_is_not_utf8_is_refused(folder: Path, capsys: pytest.Capture
     (folder / "photos").rename(folder / name)
     assert main(["init", name, "--target", "rk3588"]) == 2
     assert "is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_workflow_for_ci(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import yaml
+
+    (folder / "photos.toml").touch()
+    assert main(["init", "ci", "--recipe", "photos.toml", "--target", "rk3588"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "wrote .github/workflows/edgetune.yml: pull requests are compared with the branch that they go to",
+        "next: git add .github/workflows/edgetune.yml photos.toml",
+    ]
+    written = (folder / ".github" / "workflows" / "edgetune.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(written)["jobs"]["gate"]["steps"]
+    commands = [step["run"] for step in steps if "edgetune " in step.get("run", "")]
+    assert commands[-1] == "edgetune compare runs/baseline runs/candidate --github --output report"
+    assert all("build photos.toml" in one and "--target rk3588" in one for one in commands[1:-1])
+    assert main(["init", "ci"]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_called_ci_is_still_within_reach(folder: Path) -> None:
+    (folder / "photos").rename(folder / "ci")
+    assert main(["init", "./ci", "--target", "rk3588"]) == 0
+    assert Recipe.load(folder / "recipe.toml").data.source == str(folder / "ci")
+    assert main(["init", "digits", "--recipe", "x.toml", "--force"]) == 2

@@ -10,12 +10,14 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from edgetune.verify.statistics import (
+    drop_chance,
     hodges_lehmann,
     images_needed,
     paired_drop,
     percentile,
     tango_interval,
     tango_z,
+    unpaired_drop,
     wilson_interval,
 )
 
@@ -185,3 +187,18 @@ def test_percentiles_of_nothing_are_refused():
 def test_wilson_agrees_with_scipy(counts):
     expected = binomtest(*counts).proportion_ci(0.95, method="wilson")
     assert wilson_interval(*counts, z=1.959963984540054) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_the_chance_of_a_drop_is_the_one_that_the_verdict_rests_on():
+    # Few discordant images: the exact tail of the binomial distribution, where it is the larger one.
+    exact = binomtest(2, 100, 0.01, alternative="greater").pvalue
+    assert drop_chance(2, 0, 100, 0.01) == pytest.approx(exact)
+    for lost, gained in ((4, 0), (3, 0), (40, 10), (25, 12)):
+        broken = paired_drop(lost, gained, 1000, 0.01).verdict == "BROKEN"
+        assert (drop_chance(lost, gained, 1000, 0.01) < 0.05) == broken
+
+
+def test_unpaired_proportions_as_newcombe_published_them():
+    # Newcombe 1998, table II: 56/70 - 48/80, method 10: 0.0524 to 0.3339 at 95 % two-sided.
+    drop, low, high = unpaired_drop((56, 70), (48, 80), z=1.959964)
+    assert (drop, low, high) == (pytest.approx(0.2), pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))

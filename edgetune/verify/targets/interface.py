@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgetune.artefacts import Preprocessing
 from edgetune.progress import Progress
 
-__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "Request", "Target"]
+__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "PairsRequest", "Request", "Target"]
 
 
 class _Value(BaseModel):
@@ -51,6 +51,28 @@ class LatencyRequest(_Value):
     queries_per_round: int = Field(default=64, ge=1)
 
 
+class PairsRequest(_Value):
+    """Two models, or one twice, in pairs of fresh processes; see `edgetune.device.pairs`.
+
+    Attributes:
+        models: their names.
+        sessions: how ONNX Runtime is opened for each.
+        pairs: how many.
+        first: the number of the first one.
+        warmup: queries of each process that do not count.
+        blocks: how often the two take turns.
+        queries_per_block: of each process in a block.
+    """
+
+    models: tuple[str, str]
+    sessions: tuple[dict[str, Any], dict[str, Any]]
+    pairs: int = Field(default=10, ge=1)
+    first: int = Field(default=0, ge=0)
+    warmup: int = Field(default=20, ge=0)
+    blocks: int = Field(default=24, ge=1)
+    queries_per_block: int = Field(default=16, ge=1)
+
+
 class Request(_Value):
     """What a device is asked to measure; as JSON it is the runner's input file.
 
@@ -64,6 +86,7 @@ class Request(_Value):
         golden: the folder of golden images to check; None for none.
         golden_model: the model that the golden logits are of; None for the last.
         preprocessing: of the golden images; None skips their decoding.
+        pairs: which two models to compare in fresh processes; None for none.
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
@@ -75,6 +98,7 @@ class Request(_Value):
     golden: Path | None = None
     golden_model: str | None = None
     preprocessing: Preprocessing | None = None
+    pairs: PairsRequest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as JSON types; paths as they are on this machine."""
