@@ -43,10 +43,10 @@ def measure_footprint(model_path: Path, options: Mapping[str, Any], deadline_s: 
     Raises:
         RunnerError: TARGET: the child died by a signal or hung. Else what the child itself ran into, with its exit code.
     """
-    arguments = [*_own_command(), "_footprint", str(model_path), json.dumps(dict(options))]
+    arguments = [*own_command(), "_footprint", str(model_path), json.dumps(dict(options))]
     try:
         child = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, env=_own_environment(), timeout=deadline_s, check=False
+            arguments, stdin=subprocess.DEVNULL, capture_output=True, env=own_environment(), timeout=deadline_s, check=False
         )
     except subprocess.TimeoutExpired:
         raise RunnerError(
@@ -119,13 +119,13 @@ def _status_bytes(key: str) -> int | None:
     return None
 
 
-def _own_command() -> list[str]:
+def own_command() -> list[str]:
     """Return how to start this package again: the zipapp that it runs from, or the package by name."""
     archive = getattr(globals().get("__loader__"), "archive", None)
     return [sys.executable, archive] if archive else [sys.executable, "-m", str(__package__)]
 
 
-def _own_environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
     """Return the environment in which the package is found by name, wherever this process found it."""
     root = Path(__file__).resolve().parents[str(__package__).count(".") + 1]
     known = os.environ.get("PYTHONPATH")

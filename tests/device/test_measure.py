@@ -172,7 +172,7 @@ def test_what_a_child_process_ran_into_is_passed_on(tmp_path: Path) -> None:
 def test_a_child_that_dies_by_a_signal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suicide = tmp_path / "suicide.py"
     suicide.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
-    monkeypatch.setattr(footprint, "_own_command", lambda: [sys.executable, str(suicide)])
+    monkeypatch.setattr(footprint, "own_command", lambda: [sys.executable, str(suicide)])
     with pytest.raises(RunnerError, match=r"died by SIGILL \(illegal instruction: ") as caught:
         measure_footprint(tmp_path / "model.onnx", {})
     assert caught.value.code is ExitCode.TARGET
@@ -181,7 +181,7 @@ def test_a_child_that_dies_by_a_signal_is_named(tmp_path: Path, monkeypatch: pyt
 def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeper = tmp_path / "sleeper.py"
     sleeper.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(footprint, "_own_command", lambda: [sys.executable, str(sleeper)])
+    monkeypatch.setattr(footprint, "own_command", lambda: [sys.executable, str(sleeper)])
     with pytest.raises(RunnerError, match=r"did not end within 0\.2 s"):
         measure_footprint(tmp_path / "model.onnx", {}, deadline_s=0.2)
 
