@@ -18,19 +18,29 @@ class Completed:
         returncode: its exit code; negative: the number of the signal that it died of, wherever the link can tell.
         stdout: everything that it wrote there.
         stderr: everything that it wrote there.
+        out_of_memory: whether that machine killed a process for memory while the command ran.
     """
 
     returncode: int
     stdout: bytes
     stderr: bytes
+    out_of_memory: bool = False
 
 
 class Link(Protocol):
-    """A machine within reach. Every method ends within its deadline, and leaves no process behind on the machine if it fails."""
+    """A machine within reach. Every method ends within its deadline, and leaves no process behind on the machine if it fails.
+
+    The connection is made when it is first needed, and anew after it broke. What a command starts in a session of its own
+    (`setsid`) outlives it; everything else ends with it, and with this process.
+    """
 
     @property
     def python(self) -> str:
-        """The interpreter to run there: a path or a name that the machine's shell finds."""
+        """The interpreter to run there: a path, or a name that is found there."""
+
+    @property
+    def here(self) -> bool:
+        """Whether files here are files there under the same paths, so that none needs to be put or got."""
 
     def describe(self) -> str:
         """Return the machine in a few words, for a report and for messages."""

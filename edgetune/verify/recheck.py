@@ -12,7 +12,7 @@ from edgetune.progress import Progress
 from edgetune.verify import costs, rows
 from edgetune.verify.reclaim import reclaimed
 from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request
-from edgetune.verify.targets.local import LocalTarget
+from edgetune.verify.targets.opening import open_target
 
 __all__ = ["judge_again", "measure_again"]
 
@@ -35,7 +35,7 @@ def measure_again(
     Raises:
         TargetError: the provider that the bundle wants is not available here, or the runner died.
     """
-    target = LocalTarget()
+    target = open_target("local")
     model = ModelRequest(
         name=manifest["model"]["precision"],
         path=(bundle / manifest["model"]["file"]).resolve(),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Dataset, Measurement, OnnxModel
 from edgetune.profile import Profile, mismatches, require_match
 from edgetune.progress import Progress
 from edgetune.recipe import VerifyRecipe
 from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request, Target
-from edgetune.verify.targets.local import LocalTarget
+from edgetune.verify.targets.opening import open_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,6 @@ __all__ = [
     "measure",
     "measured_labels",
     "measured_targets",
-    "open_target",
     "session_options",
     "stand_in",
     "time_models",
@@ -31,15 +30,6 @@ __all__ = [
 CPU = "CPUExecutionProvider"
 QUICK = LatencyRequest(warmup=10, rounds=8, queries_per_round=16)
 QUICK_IMAGES = 16
-
-
-def open_target(recipe: VerifyRecipe) -> Target:
-    """Return the machine that a recipe wants measured."""
-    match recipe.device:
-        case "auto" | "local":
-            return LocalTarget()
-        case _:
-            assert_never(recipe.device)
 
 
 def session_options(profile: Profile) -> dict[str, Any]:
@@ -80,7 +70,7 @@ def check_target(profile: Profile, recipe: VerifyRecipe) -> None:
         TargetError: the recipe wants this machine to be the target and it differs from the profile, with every difference;
             or the machine that is to measure cannot run ONNX Runtime.
     """
-    environment = open_target(recipe).environment()
+    environment = open_target(recipe.device).environment()
     if recipe.device == "local":
         require_match(profile, environment)
 
@@ -163,7 +153,7 @@ def _measure_on(
     progress: Progress,
 ) -> Measurement:
     """Have the recipe's device measure models on images, in the way that is asked; see `measure`."""
-    target = open_target(recipe)
+    target = open_target(recipe.device)
     environment = target.environment()
     if recipe.device == "local":
         require_match(profile, environment)

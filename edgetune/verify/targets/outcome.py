@@ -28,17 +28,24 @@ KINDS: dict[int, type[EdgetuneError]] = {
 }
 
 
-def ending(returncode: int, stderr: str, where: str) -> EdgetuneError | None:
+def ending(returncode: int, stderr: str, where: str, *, out_of_memory: bool = False) -> EdgetuneError | None:
     """Return the error that stands for how a runner ended, or None if it ended well.
 
     Args:
         returncode: as `subprocess` gives it: negative for a signal.
         stderr: what the runner wrote there; it ends with the runner's own explanation.
         where: the machine, in words.
+        out_of_memory: whether the machine killed a process for memory meanwhile.
     """
     if returncode == ExitCode.OK:
         return None
     said = _explanation(stderr)
+    if out_of_memory and returncode in (-signal.SIGKILL, ExitCode.TARGET):
+        return TargetError(
+            f"killed for memory: {where} has too little of it for what it was to measure",
+            remedy="choose a smaller backbone or data.image_size, or free memory there"
+            + (f"; its last words: {said}" if said else ""),
+        )
     if returncode < 0:
         known = -returncode in set(signal.Signals)
         name = signal.Signals(-returncode).name if known else f"signal {-returncode}"
