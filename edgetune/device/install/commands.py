@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import errno
 import sys
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         sub.set_defaults(command=lambda asked: _guarded(command, asked))
         return sub
 
-    add("setup", _setup, "Make a product's folder from JSON on stdin: settings, and texts of signers and revoked keys.")
+    add("setup", _setup, "Make a product's folder from JSON on stdin: settings, and files of signers and revoked keys.")
     receive = add("begin", _begin, "Verify the manifest and signature on stdin and say which files are needed.")
     activate_ = add("activate", _activate, "Install what has arrived, switch to it and judge it.")
     keep = add("confirm", _confirm, "Keep the release that is being tried.")
@@ -99,8 +100,15 @@ def _setup(asked: argparse.Namespace) -> int:
     if not isinstance(wanted, dict) or not set(wanted) <= known or "product" not in wanted:
         raise RunnerError(f"expected settings of {', '.join(sorted(known))}", ExitCode.USAGE)
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()}
-    texts = [None if given.get(key) is None else str(given[key]).encode() for key in ("allowed_signers", "revoked_keys")]
+    texts = [_file(given.get(key), key) for key in ("allowed_signers", "revoked_keys")]
     return _print(set_up(asked.place, Settings(**values), *texts))
+
+
+def _file(text: Any, name: str) -> bytes | None:
+    try:
+        return None if text is None else base64.b64decode(text, validate=True)
+    except (ValueError, TypeError):
+        raise RunnerError(f"{name}: expected a file in base64", ExitCode.USAGE) from None
 
 
 def _begin(asked: argparse.Namespace) -> int:
