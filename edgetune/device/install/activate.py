@@ -21,7 +21,7 @@ from .preflight import check_machine
 from .receive import attempt_of, refuse, take_lease
 from .retention import retain
 from .settings import SIGNED, Settings, read_settings
-from .state import COMMITTED, FAILED, INSTALLED, TRYING, VERIFIED, State, note, write_state
+from .state import COMMITTED, FAILED, INSTALLED, TRYING, VERIFIED, State, note, read_state, write_state
 from .timer import start_timer
 from .trial import prove
 
@@ -160,10 +160,15 @@ def committed(place: Place, state: State) -> dict[str, Any]:
     history = (release, *(name for name in state.history if name != release))
     counter = max(state.highest_counter, int(release.partition("-")[0]))
     state = replace(state, state=COMMITTED, healthy=False, current=release, history=history, highest_counter=counter, reason="")
-    write_state(place, state)
+    try:
+        write_state(place, state)
+    except OSError:
+        # Once it has its name, only whether it outlives the power is open; then either state is whole, and so is this.
+        if read_state(place) != state:
+            raise
     reached("committed")
     note(place, "committed", release)
-    state, removed = retain(place, state)
+    removed = retain(place, state)
     reached("retained")
     return {"release": release, "state": COMMITTED, "removed": removed}
 

@@ -22,6 +22,8 @@ from .settings import SIGNED, read_settings
 from .signature import MAX_SIGNATURE_BYTES
 from .state import COMMITTED, RECEIVING, TRYING, State, note, write_state
 
+PROTOCOL = 1
+"""Raised when host and device would misunderstand each other."""
 SHIPPER = re.compile("[0-9a-f]{32}")
 LEASE_S = 20.0
 """Another host may go on with uploads when nothing has arrived for so long."""
@@ -58,8 +60,8 @@ def begin(place: Place, content: bytes, signature: bytes, shipper: str, forgive:
         forgive: take a release that was taken back before.
 
     Returns:
-        `release`, `manifest_sha256`, `folder` (where files go), `needed` (name and size of each file that is not there yet) and
-        `installed` (it is current already; nothing is needed).
+        `protocol`, `release`, `manifest_sha256`, `folder` (where files go), `needed` (name and size of each file that is not
+        there yet) and `installed` (it is current already; nothing is needed).
 
     Raises:
         RunnerError: ARTEFACT, TARGET or USAGE, with the reason; what is current stays.
@@ -71,7 +73,7 @@ def begin(place: Place, content: bytes, signature: bytes, shipper: str, forgive:
     with alone(place):
         state = recovered(place, settings)
         candidate = read_candidate(place, settings, content, signature)
-        answer = {"release": candidate.release, "manifest_sha256": candidate.manifest_sha256}
+        answer = {"protocol": PROTOCOL, "release": candidate.release, "manifest_sha256": candidate.manifest_sha256}
         if state.current == candidate.release and state.state == COMMITTED and is_intact(place.release(candidate.release)):
             return {**answer, "installed": True, "folder": "", "needed": []}
         refuse(candidate, state, forgive)

@@ -13,8 +13,8 @@ from .state import State, note, write_state
 KEPT = 3
 
 
-def retain(place: Place, state: State) -> tuple[State, list[str]]:
-    """Remove releases beyond those that are kept, and return the state without them and their names.
+def retain(place: Place, state: State) -> list[str]:
+    """Remove releases beyond those that are kept, also from the state, and return their names.
 
     Nothing of what is removed is needed to go back; what cannot be removed is left for the next time.
     """
@@ -27,11 +27,12 @@ def retain(place: Place, state: State) -> tuple[State, list[str]]:
                 removed.append(name)
     history = tuple(name for name in state.history if place.release(name).is_dir())
     if history != state.history:
-        state = replace(state, history=history)
-        write_state(place, state)
+        with contextlib.suppress(OSError):
+            # A name whose folder is gone is passed over on the way back.
+            write_state(place, replace(state, history=history))
     if removed:
         note(place, "removed", None, ", ".join(removed))
-    return state, removed
+    return removed
 
 
 def in_use(folder: Path) -> bool:

@@ -13,12 +13,10 @@ from ..exitcodes import ExitCode, RunnerError
 from .back import is_intact, is_tried, recovered
 from .place import Place, alone
 from .preflight import check_folder
+from .receive import PROTOCOL
 from .settings import SIGNED, Settings, read_settings, write_settings
 from .signature import check_signers
 from .state import State, note, read_state, write_state
-
-PROTOCOL = 1
-"""Raised when host and device would misunderstand each other."""
 
 
 def set_up(place: Place, settings: Settings, signers: bytes | None, revoked: bytes | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def check_signature(content: bytes, signature: bytes, product: str, signers: Pat
         command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", principal(product), "-n", NAMESPACE, "-s", str(copy)]
         done = _run([*command, *(["-r", str(revoked)] if revoked is not None else [])], content)
     if done.returncode:
-        words = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
+        words = " ".join((done.stderr + done.stdout).decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
         raise RunnerError(
             f"the manifest is not signed by an allowed signer of {principal(product)}: {words[:300]}", ExitCode.ARTEFACT
         )

@@ -14,7 +14,7 @@ from typing import Any
 from edgetune.device.digest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, parse_json, table_faults
 from edgetune.device.exitcodes import ExitCode, RunnerError
 from edgetune.device.install.candidate import read_once
-from edgetune.device.install.setup import PROTOCOL
+from edgetune.device.install.receive import PROTOCOL
 from edgetune.device.install.signature import MAX_SIGNATURE_BYTES
 from edgetune.errors import ArtefactError, EdgetuneError, TakenBack, TargetError, UsageError
 from edgetune.progress import Progress, Silent
@@ -107,7 +107,9 @@ class Device:
         Raises:
             EdgetuneError: the device cannot be reached, was not set up, or has a runner of another protocol.
         """
-        answer = self._ask("status")
+        return self._agreed(self._ask("status"))
+
+    def _agreed(self, answer: dict[str, Any]) -> dict[str, Any]:
         if answer.get("protocol") != PROTOCOL:
             raise TargetError(
                 f"the runner on {self._link.describe()} speaks protocol {answer.get('protocol')}, this edgetune {PROTOCOL}",
@@ -134,9 +136,8 @@ class Device:
             raise ArtefactError(f"{bundle}: {fault}") from fault
         me = ["--shipper", shipper(), *(["--forgive"] if forgive else [])]
         with alone_at(self._link.describe(), self.folder):
-            self.status()
             head = b"%d %d\n" % (len(content), len(signature))
-            begun = self._ask("begin", *me, stdin=head + content + signature)
+            begun = self._agreed(self._ask("begin", *me, stdin=head + content + signature))
             if begun["installed"]:
                 return Outcome(release=str(begun["release"]), was_there=True)
             sent_bytes = self._send(bundle, content, begun)
@@ -154,7 +155,6 @@ class Device:
         Raises:
             EdgetuneError: what the device says is wrong.
         """
-        self.status()
         return self._ask("rollback", *(["--to", to] if to else []), deadline_s=ACTIVATE_S)
 
     def log(self, lines: int) -> list[str]:

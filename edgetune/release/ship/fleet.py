@@ -128,8 +128,8 @@ class Progressed:
         if path.is_file():
             try:
                 content = json.loads(path.read_bytes())
-                if content["manifest_sha256"] == manifest_sha256:
-                    known = {str(name): Standing(**row) for name, row in content["devices"].items()}
+                rows = {str(name): Standing(**row) for name, row in content["devices"].items()}
+                known = rows if content["manifest_sha256"] == manifest_sha256 else {}
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise ArtefactError(f"{path} is not the state of a fleet", remedy="move it away") from None
         standings = {name: known.get(name, Standing()) for name in names}

@@ -8,7 +8,9 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from edgetune.device.environment import processor_facts
 from edgetune.device.install.activate import activate, confirm
 from edgetune.device.install.place import Place
 from edgetune.device.install.receive import begin
-from edgetune.device.install.settings import Settings
+from edgetune.device.install.settings import Settings, read_settings
 from edgetune.device.install.setup import set_up
 from edgetune.device.install.signature import NAMESPACE
+from edgetune.device.install.state import read_state
 
 PRODUCT = "colours"
 SHIPPER = "a" * 32
@@ -205,3 +208,26 @@ def hand():
         shipper = SHIPPER
 
     return Hand
+
+
+@pytest.fixture
+def stage(place, release, install) -> Iterator[Path]:
+    """A folder as the script wants it, in memory: what is durable is another test's matter, and disks are slow."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="edgetune-crash-") as name:
+        folder = Path(name)
+        set_up(place, replace(read_settings(place), trust="hash-only"), None, None)
+        names = [install(release(number)) for number in (1, 2)]
+        shutil.copytree(place.folder, folder / "place", symlinks=True)
+        second = release(20, counter=20)
+        shutil.copytree(second, folder / "release-2")
+        shutil.copytree(release(30), folder / "release-3")
+        names = {"install": [_name(second)], "rollback": [names[0]]}
+        (folder / "names.json").write_text(json.dumps(names))
+        assert read_state(place).current != names["rollback"][0]
+        yield folder
+
+
+def _name(bundle: Path) -> str:
+    content = (bundle / "manifest.json").read_bytes()
+    return f"{json.loads(content)['counter']}-{hashlib.sha256(content).hexdigest()[:12]}"
