@@ -76,15 +76,31 @@ class Run:
         Raises:
             TargetError: the machine that measures is not what the recipe wants it to be.
         """
-        if self.recipe.verify.device == "local":
+        if self.recipe.verify.device != "auto":
             # A device that is not what the profile says is refused before anything is trained.
-            from edgetune.verify.stage import check_target
-
-            check_target(self.profile, self.recipe.verify)
+            _ = self.device_facts
         write_atomic(self.folder / "recipe.toml", self.recipe.to_toml().encode())
         # What an earlier run of another origin left there would replay that one.
         (self.folder / GIVEN).unlink(missing_ok=True)
         return self
+
+    @cached_property
+    def device_facts(self) -> dict[str, Any]:
+        """What the machine that measures is, as far as a measurement depends on it.
+
+        Raises:
+            TargetError: the recipe names a device, and it is not what the profile describes or cannot be reached.
+        """
+        device = self.recipe.verify.device
+        facts: dict[str, Any] = processor_facts()
+        installed = versions("onnxruntime", "numpy")
+        if device != "auto":
+            from edgetune.verify.stage import check_target
+
+            facts = check_target(self.profile, self.recipe.verify)
+            installed = {name: facts[name] for name in ("onnxruntime", "numpy")}
+        processor = {name: facts[name] for name in ("architecture", "name", "cores", "features")}
+        return {"device": device, "processor": processor, "versions": installed}
 
     @cached_property
     def cache(self) -> StageCache:
@@ -247,16 +263,13 @@ class Run:
     @cached_property
     def measurement(self) -> Measurement:
         """What the device measured."""
-        facts = processor_facts()
         depends = {
             "revision": REVISIONS["measure"],
             "models": {name: model.sha256 for name, model in self.models.items()},
             "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
             "profile": self.profile.model_dump(mode="json", exclude={"sources", "budget", "tolerance"}),
-            "device": self.recipe.verify.device,
             "test_images": self.recipe.verify.test_images,
-            "processor": {name: facts[name] for name in ("architecture", "name", "cores", "features")},
-            "versions": versions("onnxruntime", "numpy"),
+            **self.device_facts,
         }
 
         def compute(folder: Path, _key: str) -> Measurement:
@@ -302,10 +315,9 @@ class Run:
         """Everything that a device needs, in RUN/bundle."""
         from edgetune.release.bundle import make_bundle
         from edgetune.report.model_card import model_card
-        from edgetune.verify.stage import session_options, stand_in
+        from edgetune.verify.stage import golden_options, session_options
 
         model = self.models[self.report.shipped]
-        golden_session, _ = stand_in(self.profile, self.measurement.raw["environment"])
         bundle = make_bundle(
             folder=self.folder / "bundle",
             product=self.dataset.source,
@@ -318,7 +330,7 @@ class Run:
             measurement=self.measurement,
             profile=self.profile,
             session=session_options(self.profile),
-            golden_session=golden_session,
+            golden_session=golden_options(self.profile, self.recipe.verify, self.measurement),
             limits=asdict(limits(self.recipe, self.profile)),
             provenance=self.provenance,
         )

@@ -270,15 +270,20 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("+")[0].split(".")[:3] if part.isdigit())
 
 
-def require_match(profile: Profile, facts: dict[str, Any]) -> None:
+def require_match(profile: Profile, facts: dict[str, Any], where: str = "this machine") -> None:
     """Raise unless a device is what a profile describes.
+
+    Args:
+        profile: the promise.
+        facts: the device's environment.
+        where: the device, in words.
 
     Raises:
         TargetError: with every difference.
     """
     if found := mismatches(profile, facts):
         raise TargetError(
-            f"this machine is not what the profile {profile.name!r} describes",
+            f"{where} is not what the profile {profile.name!r} describes",
             faults=[Fault(where="", problem=text) for text in found],
-            remedy="choose another --target, or leave out --set verify.device=local to let this machine stand in",
+            remedy="choose another --target or --device; without a device (verify.device = auto), this machine stands in",
         )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetune.artefacts import Candidate, Checkpoint, Cost, Measurement, OnnxModel, ProbeScore, Ranking, Timing
-from edgetune.device.environment import processor_facts
 from edgetune.errors import ArtefactError, EdgetuneError, Fault, GraphError, TargetError, UsageError, WeightsError
 from edgetune.files import write_json
 from edgetune.keys import NAMES, NOT_THE_IMAGES, REVISIONS, versions
@@ -153,7 +152,7 @@ def _probe(run: Run, model: ModelRecipe) -> ProbeScore:
 
 
 def _cost(run: Run, model: ModelRecipe) -> Cost:
-    facts = processor_facts()
+    facts = run.device_facts
     depends = {
         "revision": REVISIONS["cost"],
         "images": identity(run.dataset, ignore=(*NOT_THE_IMAGES, *NAMES)),
@@ -161,10 +160,11 @@ def _cost(run: Run, model: ModelRecipe) -> Cost:
         "opset": run.recipe.export.opset,
         "precision": run.recipe.quantize.precision,
         "profile": run.profile.model_dump(mode="json", exclude={"sources", "budget", "tolerance"}),
-        "device": run.recipe.verify.device,
+        "device": facts["device"],
         "seed": run.recipe.seed,
-        "processor": {name: facts[name] for name in ("architecture", "name", "cores", "features")},
+        "processor": facts["processor"],
         "versions": versions("onnxruntime", "onnx", "torch", "timm", "numpy"),
+        **({"runtime": facts["versions"]} if facts["device"] != "auto" else {}),
     }
 
     def compute(folder: Path, _key: str) -> Cost:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgetune.cli.options import DEVICE_HELP
+
 if TYPE_CHECKING:
     from edgetune.artefacts import Ranking
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     "--data", "source", metavar="DIR", help="Rank by these images: a folder of classes, a .csv or .parquet, or digits."
 )
 @click.option("--target", metavar="NAME", help="Rank by the latency on this board; this machine if not given.")
+@click.option("--device", metavar="ADDRESS", help=DEVICE_HELP)
 @click.option("--latency-budget", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="The p90 to keep.")
 @click.option("--image-size", type=int, metavar="PIXELS", help="Height and width of the model's input.")
 @click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="The run folder of the ranking.")
@@ -28,6 +31,7 @@ def command(
     pattern: str | None,
     source: str | None,
     target: str | None,
+    device: str | None,
     latency_budget: float | None,
     image_size: int | None,
     output: Path | None,
@@ -47,6 +51,7 @@ def command(
     if source is None:
         given = {
             "--target": target,
+            "--device": device,
             "--latency-budget": latency_budget,
             "--image-size": image_size,
             "--output": output,
@@ -60,7 +65,7 @@ def command(
     sized = (f"data.image_size={image_size}",) if image_size is not None else ()
     budget = (f"verify.latency_p90_ms={latency_budget}",) if latency_budget is not None else ()
     output = output or Path("runs") / f"ranking-{Path(source).name}-{Path(target or 'host').stem}"
-    options = {"source": source, "target": target}
+    options = {"source": source, "target": target, "device": device}
     ranking = _ranked(pattern, output, (*sized, *budget, *settings), options, remeasure=remeasure)
     if as_json:
         click.echo(json.dumps(ranking.to_json(), indent=2, ensure_ascii=False))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgetune.pipeline import Run
     from edgetune.recipe import Recipe
 
-__all__ = ["opened_run", "recipe_options"]
+__all__ = ["DEVICE_HELP", "opened_run", "recipe_options"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,6 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 KEYS = {
     "source": "data.source",
     "target": "target",
+    "device": "verify.device",
     "backbone": "model.backbone",
     "weights": "model.weights",
     "teacher": "distill.teacher",
@@ -32,6 +33,7 @@ KEYS = {
 }
 TRAINING = ("model.", "train.", "distill.", "export.opset")
 """How keys of a recipe begin that say how a network is made."""
+DEVICE_HELP = "Measure there: local, python:PATH or ssh://[USER@]HOST[:PORT]; it must be the target."
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -53,13 +55,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 def recipe_options(function: Function) -> Function:
-    """Add RECIPE, --data, --target, --backbone, --weights, --teacher, --output, --set and their kin to a command."""
+    """Add RECIPE, --data, --target, --device, --backbone, --weights, --teacher, --output, --set and their kin to a command."""
     decorators = [
         click.argument("recipe", required=False, type=click.Path(exists=True, path_type=Path)),
         click.option(
             "--data", "source", metavar="DIR", help="A folder of images, one folder per class; a .csv or .parquet; or digits."
         ),
         click.option("--target", metavar="NAME", help="A board (see `edgetune profiles`) or a profile file."),
+        click.option("--device", metavar="ADDRESS", help=DEVICE_HELP),
         click.option("--backbone", metavar="NAME", help="Any classifier of timm (see `edgetune backbones`)."),
         click.option("--weights", metavar="auto|none|FILE", help="Where pretrained weights come from."),
         click.option(

@@ -3,11 +3,11 @@
 `filerun.FileRun` is a run whose fp32 file comes from a user's ONNX file; everything behind it is the straight line. `reading`
 says what a file is, `given` what its user says of it, `batch` and `contract` bring it into our form, `trial` runs it on
 labelled images, `importing` is the stage made of them. `labelled` holds images and model to the same classes, also for
-`checking`.
+`checking`, and `fleet` has several devices check at once.
 """
 
-from edgetune.outside.checking import check_bundle
+from edgetune.outside.checking import Checked, check_bundle, check_on
 from edgetune.outside.filerun import FileRun
 from edgetune.outside.given import Given
 
-__all__ = ["FileRun", "Given", "check_bundle"]
+__all__ = ["Checked", "FileRun", "Given", "check_bundle", "check_on"]

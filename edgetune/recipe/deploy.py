@@ -60,8 +60,9 @@ class QuantizeRecipe(Strict):
 class VerifyRecipe(Strict):
     """What must hold. A key that is not given comes from the profile."""
 
-    device: Literal["auto", "local"] = "auto"
-    """auto: measure here, as a stand-in if this machine is not the target; local: this machine must be the target."""
+    device: Annotated[str, Field(pattern=r"^(auto|local|python:.+|ssh://.+)$")] = "auto"
+    """auto: measure here, as a stand-in if this machine is not the target. A named device must be the target: local, this
+    machine; python:PATH, this machine with another interpreter; ssh://[USER@]HOST[:PORT][/PATH/TO/PYTHON], a board."""
     test_images: Annotated[int, Field(ge=10)] | Literal["all"] = "all"
     """How many test images are measured."""
     top1_drop_points: float | None = Field(default=None, gt=0.0, le=100.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.artefacts import Dataset, Head, Measurement, Preprocessing, VerdictRow
+from edgetune.errors import Fault, TargetError
 from edgetune.profile import device_mismatches
 from edgetune.progress import Progress
 from edgetune.verify import costs, rows
@@ -20,9 +21,18 @@ QUICK = LatencyRequest(warmup=5, rounds=4, queries_per_round=16)
 
 
 def measure_again(
-    bundle: Path, manifest: Mapping[str, Any], dataset: Dataset | None, *, quick: bool, folder: Path, progress: Progress
+    bundle: Path,
+    manifest: Mapping[str, Any],
+    dataset: Dataset | None,
+    *,
+    quick: bool,
+    folder: Path,
+    progress: Progress,
+    device: str = "auto",
+    stand_in: bool = True,
+    golden_logits: bool = False,
 ) -> Measurement:
-    """Have this machine measure a bundle whose digests were verified.
+    """Have a machine measure a bundle whose digests were verified.
 
     Args:
         bundle: its folder.
@@ -31,17 +41,25 @@ def measure_again(
         quick: few queries.
         folder: receives the measurement.
         progress: told what goes on.
+        device: the machine's address.
+        stand_in: whether a machine that the bundle was not built for may measure it.
+        golden_logits: without labelled images, whether to bring the logits of the golden images.
 
     Raises:
-        TargetError: the provider that the bundle wants is not available here, or the runner died.
+        TargetError: the machine is not what the bundle was built for and may not stand in, with every difference; it cannot be
+            reached; the provider that the bundle wants is not available there; or the runner died.
     """
-    target = open_target("local")
+    target = open_target(device)
+    if not stand_in:
+        _require_match(manifest, target.environment(), target.describe())
     model = ModelRequest(
         name=manifest["model"]["precision"],
         path=(bundle / manifest["model"]["file"]).resolve(),
         sha256=manifest["model"]["sha256"],
     )
     images = None if dataset is None else EvalRequest(images=(dataset.folder / "test" / "images.npy").resolve())
+    if images is None and golden_logits:
+        images = EvalRequest(images=(bundle / "golden" / "tensors.npy").resolve())
     request = Request(
         models=(model,),
         session=dict(manifest["session"]),
@@ -51,18 +69,31 @@ def measure_again(
         preprocessing=Preprocessing.from_dict(manifest["preprocessing"]),
     )
     raw = target.measure(request, folder, progress)
+    reasons = _mismatches(manifest, raw["environment"])
+    where = f"{target.describe()}, {raw['environment'].get('name') or raw['environment']['architecture']}"
+    reason = "; ".join(reasons)
+    return Measurement(where=where, is_target=not reasons, stand_in_reason=reason, raw=raw).at(folder)
+
+
+def _mismatches(manifest: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
     promised = manifest["profile"]
-    reasons = device_mismatches(
-        raw["environment"],
+    return device_mismatches(
+        environment,
         architecture=promised["architecture"],
         features=promised["features"],
         absent=promised["absent"],
         provider=manifest["session"]["providers"][0],
         min_onnxruntime=promised["min_onnxruntime"],
     )
-    where = f"{target.describe()}, {raw['environment'].get('name') or raw['environment']['architecture']}"
-    reason = "; ".join(reasons)
-    return Measurement(where=where, is_target=not reasons, stand_in_reason=reason, raw=raw).at(folder)
+
+
+def _require_match(manifest: Mapping[str, Any], environment: Mapping[str, Any], where: str) -> None:
+    if found := _mismatches(manifest, environment):
+        raise TargetError(
+            f"{where} is not what the bundle was built for ({manifest['profile']['title']})",
+            faults=[Fault(where="", problem=text) for text in found],
+            remedy="name a device that is, or measure there all the same: --stand-in",
+        )
 
 
 def judge_again(

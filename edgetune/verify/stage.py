@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_target",
+    "golden_options",
     "measure",
     "measured_labels",
     "measured_targets",
@@ -63,16 +64,29 @@ def stand_in(profile: Profile, environment: Mapping[str, Any]) -> tuple[dict[str
     return options, "; ".join(reasons)
 
 
-def check_target(profile: Profile, recipe: VerifyRecipe) -> None:
-    """Refuse, before anything is trained, a machine that must be the target and is not.
+def check_target(profile: Profile, recipe: VerifyRecipe) -> dict[str, Any]:
+    """Refuse, before anything is trained, a machine that must be the target and is not; return its environment.
 
     Raises:
-        TargetError: the recipe wants this machine to be the target and it differs from the profile, with every difference;
-            or the machine that is to measure cannot run ONNX Runtime.
+        UsageError: the recipe's device is not an address.
+        TargetError: the recipe names a device and it differs from the profile, with every difference; or the machine that is
+            to measure cannot be reached or cannot run ONNX Runtime.
     """
-    environment = open_target(recipe.device).environment()
-    if recipe.device == "local":
-        require_match(profile, environment)
+    target = open_target(recipe.device)
+    environment = target.environment()
+    if recipe.device != "auto":
+        require_match(profile, environment, target.describe())
+    return environment
+
+
+def golden_options(profile: Profile, recipe: VerifyRecipe, measurement: Measurement) -> dict[str, Any]:
+    """Return the session options for golden logits: the bundle's, as far as this machine can honour them.
+
+    The logits are computed here, also where another machine measured.
+    """
+    measured_here = recipe.device in ("auto", "local")
+    environment = measurement.raw["environment"] if measured_here else open_target("local").environment()
+    return stand_in(profile, environment)[0]
 
 
 def measured_labels(dataset: Dataset, recipe: VerifyRecipe) -> npt.NDArray[np.int64]:
@@ -154,9 +168,7 @@ def _measure_on(
 ) -> Measurement:
     """Have the recipe's device measure models on images, in the way that is asked; see `measure`."""
     target = open_target(recipe.device)
-    environment = target.environment()
-    if recipe.device == "local":
-        require_match(profile, environment)
+    environment = check_target(profile, recipe)
     options, reason = stand_in(profile, environment)
     if reason:
         progress.line(f"{target.describe()} stands in for {profile.title}: {reason}")
