@@ -10,11 +10,11 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -75,7 +75,9 @@ def test_there_and_back_it_is_the_same_bundle_pinned_by_its_digest(registry, rel
     assert pull(pinned, tmp_path / "back", Silent()) == pinned
     assert file_table(tmp_path / "back") == file_table(folder)
     assert pull(parse_reference(f"oci://{registry}/team/colours:1.0"), tmp_path / "by-tag", Silent()) == pinned
-    with urllib.request.urlopen(f"http://{registry}/v2/team/colours/manifests/1.0", timeout=10) as answer:
+    kind = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    asked = urllib.request.Request(f"http://{registry}/v2/team/colours/manifests/1.0", headers=kind)
+    with urllib.request.urlopen(asked, timeout=10) as answer:
         manifest = json.loads(answer.read())
         assert answer.headers["Docker-Content-Digest"] == pinned.digest
     assert (manifest["artifactType"], len(manifest["layers"])) == (ARTIFACT, 11)
@@ -154,9 +156,9 @@ class Lying(BaseHTTPRequestHandler):
     """A registry that answers as it is told, and wants a token."""
 
     manifest = b""
-    blobs: dict[str, bytes] = {}
+    blobs: ClassVar[dict[str, bytes]] = {}
     token = "secret"
-    seen: list[str] = []
+    seen: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         given = self.headers.get("Authorization", "")
