@@ -13,6 +13,7 @@ Each class has an exit code; each instance says what is wrong, what was got, wha
     ├── TargetError                      3   the device, or an execution provider on it, is not available
     ├── ArtefactError                    4   a file of ours is corrupt, tampered with or of an unknown schema
     ├── DataError                        5   the images cannot be used, with all of their faults
+    ├── TakenBack                       10   a device went back to its release before, by itself
     └── Interrupted                    130   a signal; running the same command again resumes
 
 Anything else that escapes is a bug: exit code 1 and a traceback.
@@ -36,6 +37,7 @@ __all__ = [
     "Interrupted",
     "ProfileError",
     "RecipeError",
+    "TakenBack",
     "TargetError",
     "TrainingDiverged",
     "UsageError",
@@ -138,6 +140,12 @@ class DataError(EdgetuneError):
     """The images cannot be used as they are."""
 
     exit_code = ExitCode.DATA
+
+
+class TakenBack(EdgetuneError):
+    """A device tried a release, did not find it well, and went back to the one before."""
+
+    exit_code = ExitCode.BROKEN
 
 
 class Interrupted(EdgetuneError):

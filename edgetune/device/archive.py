@@ -43,7 +43,8 @@ def runner_bytes() -> bytes:
     Raises:
         OSError: the package's sources cannot be read.
     """
-    sources = {f"{PACKAGE}/{source.name}": source.read_bytes() for source in Path(__file__).parent.glob("*.py")}
+    here = Path(__file__).parent
+    sources = {f"{PACKAGE}/{source.relative_to(here).as_posix()}": source.read_bytes() for source in here.rglob("*.py")}
     stream = io.BytesIO()
     stream.write(SHEBANG)
     # Stored, not deflated: what a compressor makes of the same bytes depends on its version.

@@ -30,7 +30,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     except BaseException:
         temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -58,8 +58,13 @@ def json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _sync_folder(folder: Path) -> None:
-    # A rename that is not synced is lost with the power. Windows cannot open a folder and needs no sync of it.
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename that is not synced is lost with the power.
+
+    Raises:
+        OSError: the folder cannot be opened or synced.
+    """
+    # Windows cannot open a folder and needs no sync of it.
     if os.name == "nt":
         return
     handle = os.open(str(folder), os.O_RDONLY)

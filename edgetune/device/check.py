@@ -45,7 +45,7 @@ def check(bundle: Path | str, quick: bool, say: Callable[[str], None]) -> tuple[
         preprocessing=shipped.preprocessing,
     )
     measurement = measure(request, None, say)
-    return measurement, _broken(measurement["golden"], shipped)
+    return measurement, broken_golden(measurement["golden"], shipped)
 
 
 def _tolerance(shipped: ShippedModel) -> float | None:
@@ -56,7 +56,8 @@ def _tolerance(shipped: ShippedModel) -> float | None:
     return float(limit) if isinstance(limit, (int, float)) else None
 
 
-def _broken(golden: dict[str, Any], shipped: ShippedModel) -> list[str]:
+def broken_golden(golden: dict[str, Any], shipped: ShippedModel) -> list[str]:
+    """Return what `check_golden` found that a bundle's profile does not tolerate, one sentence each."""
     logits, decode, tolerance = golden["logits"], golden["decode"], _tolerance(shipped)
     if not logits["finite"]:
         return ["golden logits: not all are numbers"]

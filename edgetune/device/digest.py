@@ -113,10 +113,8 @@ def check_bundle(folder: Path | str) -> dict[str, Any]:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    table = manifest.get("files")
-    if not isinstance(table, dict):
-        raise RunnerError(f"{folder / MANIFEST} has no table of files", ExitCode.ARTEFACT)
-    faults = [*_name_faults(table), *_entry_faults(table), *_content_faults(folder, table)]
+    table = manifest["files"]
+    faults = [*table_faults(table), *_content_faults(folder, table)]
     if faults:
         raise RunnerError(
             f"{folder} is not the bundle that was built; do not use it, fetch it again", ExitCode.ARTEFACT, tuple(faults)
@@ -130,17 +128,36 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise RunnerError(f"{folder} is not a folder; expected a bundle", ExitCode.ARTEFACT)
     if path.is_symlink() or not path.is_file():
         raise RunnerError(f"{folder} is not a bundle: {MANIFEST} is missing or not a regular file", ExitCode.ARTEFACT)
-    manifest = read_json(path)
+    return manifest_of(read_json(path), str(path))
+
+
+def manifest_of(manifest: Any, name: str) -> dict[str, Any]:
+    """Return a parsed manifest if its schema is known and it has a table of files, whatever that says.
+
+    Args:
+        manifest: what `parse_json` made of the file.
+        name: what to call it in an error.
+
+    Raises:
+        RunnerError: ARTEFACT.
+    """
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if type(schema) is not int or schema < 1:
-        raise RunnerError(f"{path} does not say its schema; expected {KNOWN_SCHEMA}", ExitCode.ARTEFACT)
+        raise RunnerError(f"{name} does not say its schema; expected {KNOWN_SCHEMA}", ExitCode.ARTEFACT)
     if schema > KNOWN_SCHEMA:
         raise RunnerError(
-            f"{path} has schema {schema}, newer than {KNOWN_SCHEMA}, the newest that this program knows; use the runner.pyz "
+            f"{name} has schema {schema}, newer than {KNOWN_SCHEMA}, the newest that this program knows; use the runner.pyz "
             "of that bundle or a newer edgetune",
             ExitCode.ARTEFACT,
         )
+    if not isinstance(manifest.get("files"), dict):
+        raise RunnerError(f"{name} has no table of files", ExitCode.ARTEFACT)
     return dict(manifest)
+
+
+def table_faults(table: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a manifest's table of files, a sentence each: names that lead out or collide, no digest."""
+    return [*_name_faults(table), *_entry_faults(table)]
 
 
 def _name_faults(names: Iterable[str]) -> Iterator[str]:

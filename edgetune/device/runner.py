@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A label or a path that the terminal's encoding cannot say must not end the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    asked = _parser().parse_args(arguments)
+    asked = _parser(arguments).parse_args(arguments)
     try:
         code = int(asked.command(asked))
         sys.stdout.flush()
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(ExitCode.UNFORESEEN)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runner", description="Verify, run and measure an edgetune bundle on this machine.")
     parser.add_argument("--version", action="version", version=f"edgetune runner {RUNNER_VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     measure = add("measure", _measure, "Measure models as a request file says.")
     measure.add_argument("request", metavar="REQUEST", type=Path)
     measure.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for the results")
+
+    install = commands.add_parser("install", help="Receive, verify, try, keep or take back releases of a product.")
+    if "install" in (sys.argv[1:2] if arguments is None else list(arguments)[:1]):
+        from .install.commands import add_commands
+
+        add_commands(install)
 
     footprint = add("_footprint", _footprint, "Measure one model in this process (started by measure).")
     footprint.add_argument("model", type=Path)

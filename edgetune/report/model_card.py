@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,33 @@ for logits in session.run(["logits"], {"image": images})[0]:
     print(labels[int(logits.argmax())], logits.max())
 """
 """Runs beside the bundle's files with numpy and onnxruntime alone; a test runs it. For RGB; `_snippet` is for all images."""
+CPP_SNIPPET = """\
+#include <onnxruntime_cxx_api.h>
+#include <cstdio>
+int main() {  // g++ -std=c++17 main.cc -lonnxruntime
+  Ort::Env env; Ort::Session session(env, ORT_TSTR("current/model.onnx"), Ort::SessionOptions());
+  std::vector<uint8_t> pixels({size}); std::vector<int64_t> shape{1, {shape}};  // rows from the top, {colour}
+  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  auto image = Ort::Value::CreateTensor<uint8_t>(memory, pixels.data(), pixels.size(), shape.data(), shape.size());
+  const char *in[] = {"image"}, *out[] = {"logits"};
+  auto logits = session.Run(Ort::RunOptions(), in, &image, 1, out, 1);
+  for (int i = 0; i < {columns}; i++) std::printf("%d %f\\n", i, logits[0].GetTensorData<float>()[i]);
+}
+"""
+"""The same in C++, from the link of an installed release; `{…}` are the model's own."""
+RUST_SNIPPET = """\
+use ort::{session::Session, value::Tensor};
+fn main() -> Result<(), Box<dyn std::error::Error>> {  // Cargo.toml: ort = "=2.0.0-rc.10", serde_json = "1"
+    let labels: Vec<String> = serde_json::from_str(&std::fs::read_to_string("current/labels.json")?)?;
+    let mut session = Session::builder()?.commit_from_file("current/model.onnx")?;
+    let pixels = vec![0u8; {size}];  // rows from the top, {colour}
+    let image = Tensor::from_array(([1usize, {shape}], pixels))?;
+    let outputs = session.run(ort::inputs!["image" => image])?;
+    let (_, logits) = outputs["logits"].try_extract_tensor::<f32>()?;
+    Ok(labels.iter().zip(logits).for_each(|(label, logit)| println!("{label} {logit}")))
+}
+"""
+"""The same in Rust."""
 TASKS_SNIPPET = """\
 import json
 from pathlib import Path
@@ -83,6 +111,15 @@ def _snippet(model: OnnxModel) -> list[str]:
     return text.replace("3], RGB", f"{size.channels}], {size.colour}").splitlines()
 
 
+def _filled(text: str, model: OnnxModel) -> list[str]:
+    """Return the lines of a snippet with the model's own numbers."""
+    size = model.preprocessing
+    numbers = {"size": math.prod(size.shape), "shape": ", ".join(map(str, size.shape)), "columns": len(model.classes)}
+    for name, value in {**numbers, "colour": size.colour}.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text.splitlines()
+
+
 def _purpose(model: OnnxModel) -> str:
     if model.is_classifier:
         return f"An image classifier for {len(model.classes)} classes"
@@ -122,6 +159,19 @@ def model_card(report: Report, model: OnnxModel, *, provenance: Mapping[str, Any
             "",
             "```python",
             *_snippet(model),
+            "```",
+            "",
+            "What `edgetune ship` installed is read through the link `current`: `current/model.onnx` and `current/labels.json`",
+            "are all that a program needs. In C++, with ONNX Runtime's headers and library:",
+            "",
+            "```cpp",
+            *_filled(CPP_SNIPPET, model),
+            "```",
+            "",
+            "In Rust, with the crate `ort`:",
+            "",
+            "```rust",
+            *_filled(RUST_SNIPPET, model),
             "```",
         ],
         "Contract": [
