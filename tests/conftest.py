@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetune-tests"
+"""What is expensive to make and the same every time: a virtual board, an environment of numpy and onnxruntime alone."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,3 +39,258 @@ def update_goldens(pytestconfig: pytest.Config) -> bool:
 def repository() -> Path:
     """The root of the checkout: its documents, profiles and tools."""
     return Path(__file__).parent.parent
+
+
+# --- other machines
+
+
+def needs(*programs: str) -> None:
+    """Skip where a program is missing; on continuous integration that is a failure."""
+    path = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
+    missing = [program for program in programs if shutil.which(program, path=path) is None]
+    if missing:
+        unable(f"not on this machine: {', '.join(missing)}; .ci/run says which packages bring them")
+
+
+def unable(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """A machine that ssh reaches with the configuration in a file; its host key is known under any port."""
+
+    port: int
+    config: Path
+    user: str
+
+    def address(self, *, python: str = sys.executable, port: int | None = None) -> str:
+        return f"ssh://{self.user}@127.0.0.1:{port or self.port}{python}"
+
+
+def client_config(folder: Path, key: Path, host_key: str) -> Path:
+    """Write an ssh configuration that takes nothing from the user's own."""
+    (folder / "known_hosts").write_text(f"edgetune-test {host_key}\n" if host_key else "")
+    config = folder / "ssh_config"
+    config.write_text(
+        f"""Host *
+  IdentityFile {key}
+  IdentitiesOnly yes
+  IdentityAgent none
+  UserKnownHostsFile {folder}/known_hosts
+  GlobalKnownHostsFile /dev/null
+  HostKeyAlias edgetune-test
+"""
+    )
+    return config
+
+
+def make_key(path: Path) -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "edgetune tests", "-f", str(path)], check=True)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the server on port {port} did not come up")
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """A real OpenSSH server on loopback, run as this user, without sftp."""
+    needs("sshd", "ssh", "ssh-keygen")
+    folder = tmp_path_factory.mktemp("sshd")
+    key, host_key = make_key(folder / "key"), make_key(folder / "host_key")
+    shutil.copy(folder / "key.pub", folder / "authorized_keys")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    port = free_port()
+    (folder / "sshd_config").write_text(
+        f"""Port {port}
+ListenAddress 127.0.0.1
+HostKey {host_key}
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+PermitRootLogin yes
+MaxStartups 100
+"""
+    )
+    server = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin:/usr/local/sbin")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([str(server), "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
+    await_port(port, process)
+    yield SshServer(port, client_config(folder, key, (folder / "host_key.pub").read_text().strip()), getpass.getuser())
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def over_ssh(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> SshServer:
+    """The server on loopback, with edgetune told how to reach it."""
+    monkeypatch.setenv("EDGETUNE_SSH_CONFIG", str(sshd.config))
+    return sshd
+
+
+@dataclass
+class Proxy:
+    """A TCP proxy that does something bad once so many bytes went from the client to the server.
+
+    Attributes:
+        port: where it listens.
+        passed: bytes that have gone that way, of the newest connection.
+    """
+
+    port: int = 0
+    passed: int = 0
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[..., Proxy]]:
+    """Make proxies: `proxy(to_port, after, "reset" | "close" | "stall")`; a connection goes bad after `after` bytes."""
+    open_sockets: list[socket.socket] = []
+
+    def pump(source: socket.socket, sink: socket.socket, one: Proxy | None, after: int, how: str) -> None:
+        try:
+            while piece := source.recv(1 << 14):
+                if one is not None:
+                    room = after - one.passed
+                    sink.sendall(piece[: max(room, 0)])
+                    one.passed += min(len(piece), max(room, 0))
+                    if len(piece) > room:
+                        break
+                else:
+                    sink.sendall(piece)
+            else:
+                sink.shutdown(socket.SHUT_WR)
+                return
+        except OSError:
+            if one is None:
+                return
+        if how == "stall":
+            over.wait(120)
+        client, server = source, sink
+        if how == "reset" and client.fileno() >= 0:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # The other pump waits in recv for this one: a mere close would not be noticed there.
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        client.close()
+
+    over = threading.Event()
+
+    def make(to_port: int, after: int, how: str = "reset") -> Proxy:
+        listener = socket.create_server(("127.0.0.1", 0))
+        open_sockets.append(listener)
+        one = Proxy(port=listener.getsockname()[1])
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                server = socket.create_connection(("127.0.0.1", to_port))
+                open_sockets.extend((client, server))
+                one.passed = 0
+                threading.Thread(target=pump, args=(client, server, one, after, how), daemon=True).start()
+                threading.Thread(target=pump, args=(server, client, None, after, how), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return one
+
+    yield make
+    over.set()
+    for one in open_sockets:
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def device_python() -> str:
+    """An interpreter that has numpy and onnxruntime and nothing else, as a board has."""
+    version = "-".join(map(str, sys.version_info[:2]))
+    folder = CACHE / f"device-{version}"
+    with locked(folder):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+            subprocess.run([*pip, "numpy", "onnxruntime"], check=True)
+            (folder / "made").touch()
+    return str(folder / "bin" / "python")
+
+
+def locked(folder: Path):
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{folder}.lock")
+
+
+@pytest.fixture(scope="session")
+def board_image() -> Path:
+    """The folder of a virtual arm64 board with the key that lets one in; made once, and again when its script changes."""
+    needs("qemu-system-aarch64", "apt-get", "dpkg-deb", "cpio", "gzip", "mke2fs", "ssh", "ssh-keygen", "ssh-keyscan")
+    script = Path(__file__).parent / "boards" / "make_board.sh"
+    folder = CACHE / f"board-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
+    with locked(folder):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make_key(folder / "key")
+            command = ["bash", str(script), str(folder), str(folder / "key.pub"), sys.executable]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                unable(f"a virtual board cannot be made here: {done.stderr[-800:]}")
+            (folder / "made").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boot(board_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., SshServer]]:
+    """Boot virtual boards: `boot("cortex-a72", memory_mb=512)`; each is its own, and nothing that it writes is kept."""
+    running: list[Path] = []
+
+    def start(cpu: str, memory_mb: int = 512) -> SshServer:
+        port = free_port()
+        folder = tmp_path_factory.mktemp("board")
+        for name in ("vmlinuz", "initrd.gz", "root.img"):
+            (folder / name).symlink_to(board_image / name)
+        script = Path(__file__).parent / "boards" / "boot_board.sh"
+        command = ["bash", str(script), str(folder), cpu, str(memory_mb), str(port), "-snapshot"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        running.append(folder / f"qemu.{port}.pid")
+        if done.returncode != 0:
+            pytest.fail(done.stderr)
+        scan = ["ssh-keyscan", "-p", str(port), "-t", "ecdsa", "127.0.0.1"]
+        found = subprocess.run(scan, capture_output=True, text=True, check=True, timeout=60).stdout
+        host_key = " ".join(found.split()[1:3])
+        return SshServer(port, client_config(folder, board_image / "key", host_key), "root")
+
+    yield start
+    for pid in running:
+        if pid.is_file():
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def cortex_a72(boot: Callable[..., SshServer]) -> SshServer:
+    """One virtual board for all tests that need one: a Cortex-A72, without dot product, with 512 MB."""
+    return boot("cortex-a72")

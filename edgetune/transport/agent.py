@@ -30,6 +30,7 @@ IDLE_S = 900.0
 """The same between requests."""
 LOCK_S = 60.0
 """How long an earlier attempt at the same upload is waited for; a little longer than it can take to notice its own end."""
+FLUSH_S = 5.0
 OOM_SCORE = b"500"
 PR_SET_PDEATHSIG = 1
 TYPE_CHECKING = False
@@ -76,6 +77,8 @@ class Agent:
             if kind == b"r":
                 self._heard, self._busy = time.monotonic(), True
                 ended = self._ended(json.loads(content.decode("utf-8")))
+                if ended.get("errno") == errno.ECONNABORTED:
+                    self._leave()
                 self._busy = False
                 self._send(b"x", ended)
 
@@ -105,10 +108,18 @@ class Agent:
             if ready:
                 frame = self._read_frame()
                 if frame is None:
-                    self._leave()
+                    self._hang_up()
                 elif frame[0] != b".":
                     self._arrived.put(frame)
                 self._heard = time.monotonic()
+
+    def _hang_up(self) -> None:
+        """Leave, once what has arrived of a file is written: a later attempt goes on from there."""
+        self._end_child()
+        if self._busy and self._child is None:
+            self._arrived.put((b"", b""))
+            time.sleep(FLUSH_S)
+        self._leave()
 
     def _leave(self) -> None:
         self._end_child()
@@ -153,6 +164,8 @@ class Agent:
 
     def _next_data(self) -> bytes:
         kind, content = self._arrived.get()
+        if not kind:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the link broke")
         if kind != b"d":
             raise Refusal("the agent expected data")
         return content

@@ -25,7 +25,7 @@ CONNECT_S = 60.0
 """For the connection and the start of Python there, on a board that is just waking up."""
 GRACE_S = 20.0
 """How much later than the agent itself this end gives a command up."""
-PIECE = 1 << 16
+PIECE = 1 << 14
 OLDEST_PYTHON = (3, 8)
 
 
