@@ -132,7 +132,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def bundle(world: World, tmp_path: Path) -> Path:
-    measurement = Measurement(where="a lab", is_target=True, raw={"models": {}})
+    environment = {"architecture": "aarch64", "name": "Cortex-A72", "features": ["asimd", "crc32"], "onnxruntime": "1.31.0"}
+    measurement = Measurement(where="a lab", is_target=True, raw={"models": {}, "environment": environment})
     figures = Figures(
         images=world.dataset.counts["test"],
         top1_percent=50.0,

@@ -18,6 +18,15 @@ __all__ = ["SCHEMA", "build_manifest", "product_name"]
 
 SCHEMA = 1
 LONGEST_NAME = 64
+INSTRUCTION_SETS = frozenset(
+    (
+        *("ssse3", "sse4_1", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx_vnni_int8"),
+        *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+        *("amx_tile", "amx_int8", "amx_bf16"),
+        *("asimd", "fphp", "asimdhp", "asimdfhm", "asimddp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "sme"),
+    )
+)
+"""Names, as /proc/cpuinfo has them, of what ONNX Runtime's kernels ask for before they are chosen."""
 FOR_A_READER = {"per_class", "per_label", "confusion"}
 """What the report has of a model and the manifest has not."""
 
@@ -69,6 +78,7 @@ def build_manifest(
             "model": profile.model.model_dump(mode="json"),
             "tolerance": profile.tolerance.model_dump(mode="json"),
         },
+        "verified": [_verified(measurement)],
         "session": dict(session),
         "limits": dict(limits),
         **({"tasks": {name: _task(task) for name, task in tasks.items()}} if tasks else {}),
@@ -121,6 +131,19 @@ def _figures(report: Report, measurement: Measurement) -> dict[str, Any]:
         "overall": report.overall,
         "accuracy": {name: _accuracy(figures) for name, figures in report.figures.items()},
         "latency": {name: dict(costs) for name, costs in report.latency.items()},
+    }
+
+
+def _verified(measurement: Measurement) -> dict[str, Any]:
+    """Return on what processor the model was measured, with the instruction sets that decide which kernels run there."""
+    environment = measurement.raw["environment"]
+    features = [name for name in environment.get("features", ()) if name in INSTRUCTION_SETS]
+    return {
+        "architecture": environment["architecture"],
+        "processor": environment.get("name"),
+        "features": features,
+        "onnxruntime": environment["onnxruntime"],
+        "is_target": measurement.is_target,
     }
 
 

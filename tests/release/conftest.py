@@ -26,7 +26,9 @@ world, task_world = _worlds.world, _worlds.task_world
 
 @pytest.fixture
 def measurement() -> Measurement:
-    return Measurement(where="a lab", is_target=False, stand_in_reason="processor lacks asimddp", raw={"models": {}})
+    environment = {"architecture": "aarch64", "name": "Cortex-A72", "features": ["asimd", "crc32"], "onnxruntime": "1.31.0"}
+    raw = {"models": {}, "environment": environment}
+    return Measurement(where="a lab", is_target=False, stand_in_reason="processor lacks asimddp", raw=raw)
 
 
 @pytest.fixture

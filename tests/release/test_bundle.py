@@ -82,6 +82,15 @@ def test_a_bundle_holds_everything_that_a_device_needs(build, world, tmp_path):
     assert manifest["reference"]["sha256"] == world.fp32.sha256
     assert manifest["figures"]["accuracy"]["int8"]["top1_percent"] == 97.5
     assert (manifest["figures"]["measured_on"], manifest["figures"]["is_target"]) == ("a lab", False)
+    assert manifest["verified"] == [
+        {
+            "architecture": "aarch64",
+            "processor": "Cortex-A72",
+            "features": ["asimd"],
+            "onnxruntime": "1.31.0",
+            "is_target": False,
+        }
+    ]
     assert json.loads((bundle.folder / "labels.json").read_text()) == list(world.int8.classes)
     assert bundle.size_bytes == sum(p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file())
 
