@@ -108,6 +108,13 @@ def test_signers_of_another_owner_are_not_trusted(signers):
         check_signers(signers)
 
 
+def test_signers_that_cannot_be_trusted_do_not_replace_those_that_can(place, publisher):
+    before = place.signers.read_bytes()
+    with pytest.raises(RunnerError, match="wildcard"):
+        set_up(place, read_settings(place), before.replace(b"release@colours", b"*"), None)
+    assert place.signers.read_bytes() == before
+
+
 def test_a_revocation_file_that_is_empty_or_gone_is_not_taken_for_nobody(publisher, signers, tmp_path):
     revoked = tmp_path / "revoked"
     for words in ("cannot be read", "is empty"):
