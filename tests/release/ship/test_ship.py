@@ -159,7 +159,9 @@ def test_a_release_that_nobody_confirms_is_taken_back(device, release, link, mon
     assert answering(device) == old
 
 
+@pytest.mark.slow
 def test_an_upload_that_breaks_is_gone_on_from(device, release, link, monkeypatch):
+    """Real golden images once more; test_over_ssh.py cuts a real link."""
     put, sent = link.put, []
 
     def break_at_the_third(source: Path, destination: str, **options) -> None:
