@@ -25,12 +25,18 @@ def command(bundle: Path, key: Path | None, unsigned: bool, counter: int, produc
     BUNDLE is a bundle, or a run folder that holds one. Product and counter go into its manifest, which lists the digests of all
     files; the signature covers the manifest and is verified before it is written.
     """
+    from edgetune.errors import UsageError
     from edgetune.release.load import locate_bundle
     from edgetune.release.signing import sign_bundle
 
     if (key is None) != unsigned:
         raise click.UsageError("give either --key FILE or --unsigned")
-    signed = sign_bundle(locate_bundle(bundle), key, counter=counter, product=product, output=output)
+    found = locate_bundle(bundle)
+    if output is None and (found.absolute().parent / "recipe.toml").is_file():
+        raise UsageError(
+            f"{found} belongs to a run, which makes it anew when it is not what it built", remedy="sign a copy: --output DIR"
+        )
+    signed = sign_bundle(found, key, counter=counter, product=product, output=output)
     by = f"signed by {signed.key}" if signed.key else "unsigned"
     click.echo(f"{signed.folder}: release {signed.counter} of {signed.product}, {by}")
     click.echo(f"manifest sha256:{signed.manifest_sha256}")

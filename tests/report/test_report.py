@@ -235,6 +235,21 @@ def test_the_card_has_the_contract_the_labels_the_figures_and_where_they_come_fr
         assert text in card
 
 
+def test_the_card_shows_other_languages_with_the_models_own_numbers():
+    card = model_card(composed(), model(), provenance={})
+    cpp, rust = (card.split(f"```{language}\n")[1].split("```")[0] for language in ("cpp", "rust"))
+    assert len(cpp.splitlines()) <= 12
+    assert len(rust.splitlines()) <= 12
+    assert "pixels(36864)" in cpp
+    assert "shape{1, 96, 128, 3};" in cpp
+    assert "i < 2;" in cpp
+    assert "[1usize, 96, 128, 3]" in rust
+    assert "vec![0u8; 36864]" in rust
+    for text in (cpp, rust):
+        assert "current/model.onnx" in text
+        assert not [name for name in ("size", "shape", "colour", "columns") if f"{{{name}}}" in text]
+
+
 @pytest.mark.parametrize(
     ("resize", "word"), [("crop", "87.5 % of its sides"), ("pad", "padded with white"), ("squash", "whatever its shape")]
 )

@@ -28,6 +28,10 @@ BACK_STEPS = ("back-switched", "back-restarted", "back-stated")
 
 
 def reached(step: str) -> None:
-    """Die by SIGKILL if the environment asks for that after this step; else do nothing."""
-    if os.environ.get(VARIABLE) == step:
+    """Die by SIGKILL if the environment names this step, or say so and stand still for `STEP:stop`; else do nothing."""
+    asked = os.environ.get(VARIABLE)
+    if asked == step:
         os.kill(os.getpid(), signal.SIGKILL)
+    if asked == step + ":stop":
+        os.write(2, (step + "\n").encode("ascii"))
+        os.kill(os.getpid(), signal.SIGSTOP)

@@ -15,7 +15,7 @@ from .place import Place, alone
 from .preflight import check_folder
 from .receive import PROTOCOL
 from .settings import SIGNED, Settings, read_settings, write_settings
-from .signature import check_signers
+from .signature import check_signers, check_signers_text
 from .state import State, note, read_state, write_state
 
 
@@ -41,6 +41,7 @@ def set_up(place: Place, settings: Settings, signers: bytes | None, revoked: byt
     with alone(place):
         check_folder(place, settings)
         if signers is not None:
+            check_signers_text(signers, place.signers.name)
             write_atomic(place.signers, signers)
         if settings.trust == SIGNED:
             check_signers(place.signers)

@@ -81,13 +81,22 @@ def check_signers(path: Path) -> None:
     Raises:
         RunnerError: ARTEFACT, with every fault.
     """
-    lines = [line.strip() for line in read_private(path).decode("utf-8", "replace").splitlines()]
+    check_signers_text(read_private(path), str(path))
+
+
+def check_signers_text(content: bytes, name: str) -> None:
+    """Return if every line of a file of allowed signers says for what it signs, and nobody is let in by a wildcard.
+
+    Raises:
+        RunnerError: ARTEFACT, with every fault.
+    """
+    lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
     rows = {number: line for number, line in enumerate(lines, 1) if line and not line.startswith("#")}
     faults = [f"line {number}: {fault}" for number, line in rows.items() for fault in _line_faults(line)]
     if not rows:
         faults.append("it names nobody")
     if faults:
-        raise RunnerError(f"{path} cannot be trusted", ExitCode.ARTEFACT, tuple(faults))
+        raise RunnerError(f"{name} cannot be trusted", ExitCode.ARTEFACT, tuple(faults))
 
 
 def _line_faults(line: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Fail every write of an installation, one after another; run by test_disk.py as a program, which forks.
 
-    LD_PRELOAD=failing_disk.so python failing_disk.py FOLDER
+    LD_PRELOAD=failing_disk.so python failing_disk.py FOLDER STRIDE
 
-FOLDER is one as `schedules.py` takes. Prints JSON: for each fault the number of writes, and what was wrong with which.
+FOLDER is one as `schedules.py` takes. Of a stride above 1 only every so many writes fail, other ones for each fault.
+Prints JSON: for each fault the number of writes, and what was wrong with which.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def judge(place: Place, old: str, new: str, said: str, words: str) -> None:
     check_bundle(place.current)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, stride: int) -> None:
     activating.activate.__kwdefaults__ = None
     real = commands.activate
     commands.activate = lambda place, sha256, shipper, forgive: real(
@@ -146,7 +147,7 @@ def main(folder: Path) -> None:
                 if writes is None:
                     said = failed(place, folder / "release-2", -1, 0)
                     writes = int(said.removeprefix("done "))
-                    number = -1
+                    number = fault % stride - stride
                 else:
                     said = failed(place, folder / "release-2", number, fault)
                     judge(place, old, new, said, words)
@@ -158,9 +159,9 @@ def main(folder: Path) -> None:
             except Exception as wrong:
                 result["wrong"].append(f"write {number}, {words}: {type(wrong).__name__}: {wrong}")
             shutil.rmtree(work)
-            number += 1
+            number += stride
         result[words] = writes
     sys.stdout.write(json.dumps(result))
 
 
-main(Path(sys.argv[1]))
+main(Path(sys.argv[1]), int(sys.argv[2]))

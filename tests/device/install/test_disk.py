@@ -28,11 +28,17 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_write_fails_once_with_no_space_and_once_with_an_io_error(stage, shim):
+def play(stage: Path, shim: Path, stride: int) -> dict[str, object]:
     environment = {**os.environ, "PYTHONPATH": str(Path(edgetune.__file__).parents[1]), "LD_PRELOAD": str(shim)}
-    command = [sys.executable, str(HERE / "failing_disk.py"), str(stage)]
+    command = [sys.executable, str(HERE / "failing_disk.py"), str(stage), str(stride)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_writes_fail_once_with_no_space_and_once_with_an_io_error(stage, shim, stride):
+    """Every fifth write for each fault, other ones for the other; all of them take half a minute."""
+    result = play(stage, shim, stride)
     assert result["wrong"] == []
     assert result["No space left on device"] == result["Input/output error"] > 50

@@ -120,3 +120,14 @@ def test_the_command_wants_a_key_or_no_signature_not_both(bundle, publisher, cap
     assert main(["sign", str(bundle), "--counter", "1", "--unsigned", "--key", str(publisher.key())]) == 2
     assert main(["sign", str(bundle), "--counter", "1", "--unsigned"]) == 0
     assert "unsigned" in capsys.readouterr().out
+
+
+def test_a_runs_own_bundle_is_signed_as_a_copy(bundle, publisher, tmp_path, capsys):
+    (tmp_path / "recipe.toml").touch()
+    for named in (tmp_path, bundle):
+        assert main(["sign", str(named), "--counter", "1", "--key", str(publisher.key())]) == 2
+        assert "--output" in capsys.readouterr().err
+    assert (
+        main(["sign", str(tmp_path), "--counter", "1", "--key", str(publisher.key()), "--output", str(tmp_path / "new")]) == 0
+    )
+    assert load_bundle(tmp_path / "new")["counter"] == 1
