@@ -13,7 +13,7 @@ from edgetune.device.environment import processor_facts
 from edgetune.errors import Fault, ProfileError, TargetError
 from edgetune.schema import SchemaVersion, Strict, read_toml, validate
 
-__all__ = ["Profile", "available_profiles", "load_profile", "mismatches", "require_match"]
+__all__ = ["Profile", "available_profiles", "load_profile", "mismatches", "nearest_profile", "require_match"]
 
 
 class Processor(Strict):
@@ -206,26 +206,37 @@ def load_profile(target: str) -> Profile:
 
 
 def _detect_host() -> Profile:
+    facts = processor_facts()
+    basis = nearest_profile(facts, "this machine")
+    cores = int(facts["cores"])
+    return basis.model_copy(
+        update={
+            "name": "host",
+            "title": f"this machine ({facts['name'] or facts['architecture']}, facts of {basis.name})",
+            "processor": basis.processor.model_copy(update={"name": facts["name"], "cores": cores}),
+            "runtime": basis.runtime.model_copy(update={"intra_op_threads": min(cores, basis.runtime.intra_op_threads)}),
+            "sources": {**basis.sources, "processor": "read from this machine"},
+        }
+    )
+
+
+def nearest_profile(facts: Mapping[str, Any], where: str) -> Profile:
+    """Return the shipped profile whose quantization suits a processor, by the rules of `host.toml`.
+
+    Args:
+        facts: of the processor, as `edgetune.device.environment` reads them.
+        where: the machine, in words.
+
+    Raises:
+        TargetError: no rule describes it.
+    """
     path = profiles_folder() / "host.toml"
     rules = validate(HostRules, read_toml(path, ProfileError), "profiles/host.toml", ProfileError)
-    facts = processor_facts()
     for rule in rules.detect:
         if rule.architecture == facts["architecture"] and not _lacking(rule.features, facts["features"]):
-            basis = load_profile(rule.use)
-            cores = int(facts["cores"])
-            return basis.model_copy(
-                update={
-                    "name": "host",
-                    "title": f"this machine ({facts['name'] or facts['architecture']}, facts of {basis.name})",
-                    "processor": basis.processor.model_copy(update={"name": facts["name"], "cores": cores}),
-                    "runtime": basis.runtime.model_copy(
-                        update={"intra_op_threads": min(cores, basis.runtime.intra_op_threads)}
-                    ),
-                    "sources": {**basis.sources, "processor": "read from this machine"},
-                }
-            )
+            return load_profile(rule.use)
     raise TargetError(
-        f"no rule of profiles/host.toml describes this machine: {facts['architecture']}, {' '.join(facts['features'][:8])}…",
+        f"no rule of profiles/host.toml describes {where}: {facts['architecture']}, {' '.join(facts['features'][:8])}…",
         remedy="name a profile with --target, or write one",
     )
 

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("edgetune.cli.build:command", "Build a verified bundle from a recipe: all stages in a line."),
     "init": ("edgetune.cli.init:command", "Write a commented recipe for images and a target."),
     "profiles": ("edgetune.cli.profiles:command", "List the boards that edgetune knows, or show one with its sources."),
+    "profile": ("edgetune.cli.profile:command", "Write a profile of a board of your own: profile new."),
     "backbones": ("edgetune.cli.backbones:command", "List networks and where weights come from, or rank them."),
     "data": ("edgetune.cli.data:command", "Check images and what is known of them."),
     "train": ("edgetune.cli.train:command", "Fine-tune a backbone on the decoded images."),
@@ -37,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("edgetune.cli.verify:command", "Verify a bundle's signature and all of its files."),
     "ship": ("edgetune.cli.ship:command", "Put a signed bundle on devices, see how they stand, go back."),
     "predict": ("edgetune.cli.predict:command", "Say what a bundle sees in images, as the board does."),
-    "doctor": ("edgetune.cli.doctor:command", "Describe this machine: what it fits and what is missing."),
+    "doctor": ("edgetune.cli.doctor:command", "Describe a machine: what it fits and what is missing."),
 }
 """Every command: where it is, and its line in the help, so that the help imports none of them."""
 

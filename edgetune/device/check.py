@@ -84,7 +84,8 @@ def lines(measurement: dict[str, Any], broken: list[str]) -> list[str]:
         f"decoding   {decode['status']}" + (f": {decode['reason']}" if decode["reason"] else ""),
         f"logits     {_logits_line(logits)} on {golden['images']} golden images",
         f"latency    p50 {latency['p50_ms']:.3f} ms, p90 {latency['p90_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms "
-        f"({latency['queries']} queries at batch 1)",
+        f"({queries_in_words(latency)} at batch 1)",
+        f"confidence {confidence_in_words(latency)}",
     ]
     if footprint:
         peak = footprint["peak_memory_bytes"]
@@ -99,3 +100,21 @@ def _logits_line(logits: dict[str, Any]) -> str:
     if not logits["finite"]:
         return "not finite"
     return f"within {logits['max_abs']:.3g}, {logits['top1_changed']} decisions changed"
+
+
+def queries_in_words(latency: dict[str, Any]) -> str:
+    """Return how much a latency rests on: `1024 queries`, `64 queries, quick: no measurement`."""
+    words = f"{latency['queries']} queries"
+    if latency.get("period_ms"):
+        words += f", one every {latency['period_ms']:g} ms"
+    if latency.get("cut_short"):
+        words += ", as many as the time allowed"
+    return words + (", quick: a look, not a measurement" if latency.get("quick") else "")
+
+
+def confidence_in_words(latency: dict[str, Any]) -> str:
+    """Return the early-stopping estimates as one clause, or why there are none."""
+    found = latency["early_stopping"]
+    known = [f"{name} ≤ {found[f'{name}_ms']:.3f} ms" for name in ("p50", "p90", "p99") if found[f"{name}_ms"] is not None]
+    parts = [f"{found['confidence'] * 100:.0f} % sure of {', '.join(known)}"] if known else []
+    return "; ".join([*parts, *(f"no {key[:3]}: {reason}" for key, reason in found["skipped"].items())])

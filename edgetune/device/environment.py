@@ -5,14 +5,21 @@ Nothing here names the machine's owner: no host name, no addresses, no serial nu
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .reasons import skipped
+
 CPUS = Path("/sys/devices/system/cpu")
+OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 ARM_CORES = {
     0xD03: "Cortex-A53",
@@ -64,10 +71,12 @@ def environment() -> dict[str, Any]:
 
     Returns:
         The keys of `processor_facts`, those of `condition`, and `machine_model`, `os`, `kernel`, `python`, `numpy`,
-        `onnxruntime`, `providers`, `memory_total_bytes`, `clock` (UTC, as this machine believes it to be).
+        `onnxruntime`, `providers`, `memory_total_bytes`, `disk_free_bytes` (in the folder for temporary files), `decoders`
+        (`pillow` and `opencv`: their versions where they are installed, else None), `clock` (UTC, as this machine believes it
+        to be), and `skipped`: for each of these that is None, why.
     """
     onnxruntime = _module("onnxruntime")
-    return {
+    facts = {
         **processor_facts(),
         **condition(),
         "machine_model": _machine_model(),
@@ -78,8 +87,11 @@ def environment() -> dict[str, Any]:
         "onnxruntime": getattr(onnxruntime, "__version__", None),
         "providers": list(onnxruntime.get_available_providers()) if onnxruntime else None,
         "memory_total_bytes": _memory_bytes("MemTotal"),
+        "disk_free_bytes": _disk_free_bytes(),
+        "decoders": {"pillow": _version("PIL", ("pillow",)), "opencv": _version("cv2", OPENCVS)},
         "clock": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    return {**facts, "skipped": skipped(facts)}
 
 
 def condition() -> dict[str, Any]:
@@ -168,6 +180,21 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def _disk_free_bytes() -> int | None:
+    try:
+        return shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:
+        return None
+
+
+def _version(module: str, distributions: Iterable[str]) -> str | None:
+    """Return the version of a package that is installed, without importing it: OpenCV's import takes half a second."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    installed = {entry.metadata["Name"]: entry.version for entry in metadata.distributions() if entry.metadata["Name"]}
+    return next((installed[name] for name in installed if name.lower() in distributions), "of an unknown version")
 
 
 def _machine_model() -> str | None:

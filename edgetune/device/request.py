@@ -16,6 +16,8 @@ from .preprocess import Preprocessing
 from .session import options_faults
 
 SCHEMA = 1
+SPANS = ("max_seconds", "min_seconds", "period_seconds")
+LONGEST_S = 1e6
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 REQUIRED = ("schema", "models", "session")
 OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs")
@@ -143,11 +145,20 @@ def _latency(entry: Any, faults: list[str]) -> LatencyPlan | None:
     if entry is None:
         return None
     least = {"warmup": 0, "rounds": 1, "queries_per_round": 1}
-    if not isinstance(entry, Mapping) or set(entry) != set(least):
-        faults.append(f"latency: expected {', '.join(least)} and nothing else, or null")
+    if not isinstance(entry, Mapping) or not set(least) <= set(entry) <= {*least, *SPANS}:
+        faults.append(f"latency: expected {', '.join(least)}, if you like {', '.join(SPANS)}, and nothing else, or null")
         return None
-    wrong = [key for key, bound in least.items() if not _whole(entry[key], bound)]
-    faults += [f"latency.{key}: got {entry[key]!r}, expected a whole number from {least[key]} on" for key in wrong]
+    wrong = [
+        f"latency.{key}: got {entry[key]!r}, expected a whole number from {bound} on"
+        for key, bound in least.items()
+        if not _whole(entry[key], bound)
+    ]
+    wrong += [
+        f"latency.{key}: got {entry[key]!r}, expected seconds from 0 on"
+        for key in SPANS
+        if key in entry and not (type(entry[key]) in (int, float) and 0 <= entry[key] < LONGEST_S)
+    ]
+    faults += wrong
     return None if wrong else LatencyPlan(**entry)
 
 

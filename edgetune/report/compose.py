@@ -15,7 +15,7 @@ from edgetune.files import canonical_json, write_atomic, write_json
 __all__ = ["compose", "overall", "write_report"]
 
 COSTS = {
-    "latency": ("p50_ms", "p90_ms", "p99_ms", "spread_percent"),
+    "latency": ("p50_ms", "p90_ms", "p99_ms", "spread_percent", "queries"),
     "footprint": ("cold_start_ms", "first_inference_ms", "peak_memory_bytes"),
 }
 SEVERITY: tuple[VerdictName, ...] = ("BROKEN", "INCONCLUSIVE")
@@ -78,7 +78,12 @@ def _as_stored(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _costs(model: Mapping[str, Any]) -> dict[str, float | None]:
-    return {name: (model.get(part) or {}).get(name) for part, names in COSTS.items() for name in names}
+    costs = {name: (model.get(part) or {}).get(name) for part, names in COSTS.items() for name in names}
+    latency = model.get("latency") or {}
+    # Measurements of before there were estimates have none.
+    estimates = latency.get("early_stopping") or {}
+    costs |= {f"p{percent}_sure_ms": estimates.get(f"p{percent}_ms") for percent in (90, 99)}
+    return {**costs, "quick_queries": latency["queries"] if latency.get("quick") else None}
 
 
 def standing(measurement: Measurement) -> str:

@@ -73,7 +73,8 @@ def _models(report: Report) -> list[str]:
         accuracy = headline(report, name)
         times = f"p50 {milliseconds(costs.get('p50_ms'))}, p90 {milliseconds(costs.get('p90_ms'))}"
         memory = f"peak memory {megabytes(costs.get('peak_memory_bytes'))}"
-        lines.append(f"{name}: {accuracy}, {times}, {memory}")
+        quick = f" (quick: {queries:.0f} queries)" if (queries := costs.get("quick_queries")) else ""
+        lines.append(f"{name}: {accuracy}, {times}{quick}, {memory}")
     return lines
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgetune.artefacts import Figures, MultiLabelFigures, Report, TaskFigures
 from edgetune.report.tasks import figures_table, heads_of, labels_table, task_tables, values_table
-from edgetune.report.words import bullets, cell, megabytes, milliseconds, number, table
+from edgetune.report.words import bullets, cell, megabytes, milliseconds, number, queries, table
 
 __all__ = ["to_markdown"]
 
@@ -74,6 +74,9 @@ def latency_table(report: Report) -> list[str]:
         ("p50", *(milliseconds(model.get("p50_ms")) for model in report.latency.values())),
         ("p90", *(milliseconds(model.get("p90_ms")) for model in report.latency.values())),
         ("p99", *(milliseconds(model.get("p99_ms")) for model in report.latency.values())),
+        ("p90 with 99 % confidence", *(milliseconds(model.get("p90_sure_ms")) for model in report.latency.values())),
+        ("p99 with 99 % confidence", *(milliseconds(model.get("p99_sure_ms")) for model in report.latency.values())),
+        ("queries", *(queries(model) for model in report.latency.values())),
         ("spread between rounds, %", *(number(model.get("spread_percent"), 1) for model in report.latency.values())),
         ("cold start", *(milliseconds(model.get("cold_start_ms")) for model in report.latency.values())),
         ("first inference", *(milliseconds(model.get("first_inference_ms")) for model in report.latency.values())),

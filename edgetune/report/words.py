@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["bullets", "cell", "megabytes", "metrics", "milliseconds", "number", "table"]
+__all__ = ["bullets", "cell", "megabytes", "metrics", "milliseconds", "number", "queries", "table"]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -21,6 +21,12 @@ def milliseconds(value: float | None) -> str:
 def megabytes(value: float | None) -> str:
     """Return a size in bytes as megabytes (1 MB = 10⁶ bytes)."""
     return "-" if value is None else f"{value / 1e6:.2f} MB"
+
+
+def queries(costs: Mapping[str, float | None]) -> str:
+    """Return how many queries a latency rests on, and whether that is few."""
+    count = costs.get("queries")
+    return number(count, 0) + (" (quick)" if costs.get("quick_queries") else "")
 
 
 def metrics(figures: Mapping[str, float]) -> str:

@@ -23,7 +23,8 @@ def latency_budget(measurement: Measurement, shipped: str, budget_ms: float | No
     name = f"{shipped} latency, p90"
     latency = measurement.raw["models"][shipped]["latency"]
     limit = f"≤ {budget_ms:g} ms" if budget_ms else ""
-    figure = f"{latency['p90_ms']:.2f} ms" if latency else ""
+    quick = f" (quick: {latency['queries']} queries)" if latency and latency.get("quick") else ""
+    figure = f"{latency['p90_ms']:.2f} ms{quick}" if latency else ""
     if budget_ms is None:
         return skipped("latency", name, NO_BUDGET, figure)
     if not measurement.is_target:

@@ -59,3 +59,34 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_it_does_not_import_torch_to_learn_its_version() -> None:
     code = "import sys; from edgetune.cli.main import main; main(['doctor', '--json']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_what_is_not_known_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["environment"]
+    assert facts["skipped"].keys() == {key for key, value in facts.items() if value is None}
+    assert all(facts["skipped"].values())
+
+
+def test_another_interpreter_is_described_as_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", f"python:{sys.executable}", "--profile", "host"]) == 0
+    output = capsys.readouterr().out
+    assert "packages:" not in output
+    assert onnxruntime.__version__ in output
+
+
+def test_a_known_bad_combination_is_told_with_its_source(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    liar = {**doctor.environment(), "architecture": "aarch64", "name": "Cortex-A72", "features": ["asimddp"]}
+    monkeypatch.setattr(doctor, "environment", lambda: {**liar, "clock": "1970-01-01T00:00:05Z"})
+    assert main(["doctor", "--profile", "raspberry-pi-4"]) == 3
+    output = capsys.readouterr().out
+    assert "KNOWN BAD: /proc/cpuinfo claims the dot product" in output
+    assert "source: gcc" in output
+    assert "not set; that works" in output
+
+
+def test_profile_and_bundle_together_are_refused(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--profile", "host", "--bundle", str(tmp_path)]) == 2
+    assert "expected one of them" in capsys.readouterr().err

@@ -151,7 +151,9 @@ def test_check_reads_well(bundle: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["check", str(bundle), "--quick"]) == 0
     out, err = capsys.readouterr()
     words = [line.split()[0] for line in out.splitlines()]
-    assert words == ["digests", "machine", "provider", "decoding", "logits", "latency"]
+    assert words == ["digests", "machine", "provider", "decoding", "logits", "latency", "confidence"]
+    assert "32 queries, quick: a look, not a measurement" in out
+    assert "no p90: 32 queries; p90 takes at least 64" in out
     assert "logits     the same bits on 3 golden images" in out
     assert "digests" in err
 

@@ -44,11 +44,14 @@ class EvalRequest(_Value):
 
 
 class LatencyRequest(_Value):
-    """How batch-1 latency is measured: rounds of queries, the models taking turns."""
+    """How batch-1 latency is measured, the models taking turns; see `edgetune.device.latency.LatencyPlan`."""
 
     warmup: int = Field(default=20, ge=0)
     rounds: int = Field(default=16, ge=2)
     queries_per_round: int = Field(default=64, ge=1)
+    max_seconds: float = Field(default=60.0, ge=0.0)
+    min_seconds: float = Field(default=0.0, ge=0.0)
+    period_seconds: float = Field(default=0.0, ge=0.0)
 
 
 class PairsRequest(_Value):
