@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 __all__ = ["in_words"]
@@ -42,7 +42,7 @@ def _machine(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _state(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield temperature, governor and throttling, or why they are not known."""
-    shown = {
+    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
         "temperature_c": ("temperature", lambda value: f"{value} °C"),
         "governor": ("governor", str),
         "throttled": ("throttled", lambda value: "YES: slowed down by heat or a weak supply" if value else "no"),

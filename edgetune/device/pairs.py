@@ -29,7 +29,8 @@ from typing import Any
 
 from .exitcodes import ExitCode, RunnerError
 from .footprint import DEADLINE_S, child_fault, footprint_here, own_command, own_environment
-from .latency import measure_block, nearest_rank, no_garbage_collection
+from .latency import measure_block, no_garbage_collection
+from .percentiles import nearest_rank
 from .session import image_shape, open_session
 
 PICTURES = 8
