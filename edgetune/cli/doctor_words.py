@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = ["in_words"]
@@ -42,15 +42,16 @@ def _machine(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _state(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield temperature, governor and throttling, or why they are not known."""
-    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "temperature_c": ("temperature", lambda value: f"{value} °C"),
-        "governor": ("governor", str),
-        "throttled": ("throttled", lambda value: "YES: slowed down by heat or a weak supply" if value else "no"),
+    heat = facts.get("temperature_c")
+    slowed = "YES: slowed down by heat or a weak supply" if facts.get("throttled") else "no"
+    shown = {
+        "temperature_c": ("temperature", f"{heat} °C"),
+        "governor": ("governor", str(facts.get("governor"))),
+        "throttled": ("throttled", slowed),
     }
     for key, (name, words) in shown.items():
-        value = facts.get(key)
         reason = facts.get("skipped", {}).get(key, "the device does not tell")
-        yield f"{name}: {words(value)}" if value is not None else f"{name}: not known ({reason})"
+        yield f"{name}: {words}" if facts.get(key) is not None else f"{name}: not known ({reason})"
 
 
 def _clock_note(clock: str) -> str:

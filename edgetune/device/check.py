@@ -82,9 +82,10 @@ def lines(measurement: dict[str, Any], broken: list[str]) -> list[str]:
         f"machine    {facts['name'] or facts['architecture']}, {facts['cores']} cores, onnxruntime {facts['onnxruntime']}",
         f"provider   {model['providers'][0]}",
         f"decoding   {decode['status']}" + (f": {decode['reason']}" if decode["reason"] else ""),
+        *_decoder_lines(golden.get("decoders", {})),
         f"logits     {_logits_line(logits)} on {golden['images']} golden images",
         f"latency    p50 {latency['p50_ms']:.3f} ms, p90 {latency['p90_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms "
-        f"({queries_in_words(latency)} at batch 1)",
+        f"(batch 1, {queries_in_words(latency)})",
         f"confidence {confidence_in_words(latency)}",
     ]
     if footprint:
@@ -92,6 +93,16 @@ def lines(measurement: dict[str, Any], broken: list[str]) -> list[str]:
         memory = "unknown" if peak is None else f"{peak / 1e6:.1f} MB"
         result.append(f"footprint  cold start {footprint['cold_start_ms']:.1f} ms, peak memory of the model {memory}")
     return result + [f"BROKEN     {reason}" for reason in broken]
+
+
+def _decoder_lines(decoders: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each way of decoding that this machine has and that is not exactly the contract."""
+    return [
+        f"{way:<14} pixels differ by up to {found['max_pixel_difference']} of 255, {found['decisions_changed']} of "
+        f"{found['images']} decisions changed ({found['what']})"
+        for way, found in decoders.items()
+        if found["status"] == "different"
+    ]
 
 
 def _logits_line(logits: dict[str, Any]) -> str:

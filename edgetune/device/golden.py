@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .decisions import changed
+from .decoders import try_decoders
 from .digest import read_json
 from .exitcodes import ExitCode, RunnerError
 from .heads import Head, default_heads, heads_from_json
@@ -54,7 +55,8 @@ def check_golden(session: Any, folder: Path | str, preprocessing: Preprocessing 
         `images`: their number. `decode`: `status` (`exact`, `different` or `skipped`), `max_pixel_difference` (in levels of
         255; 255 where a file is no image or one of another size, None where skipped) and `reason`. `logits`: `max_abs` (in
         units of `scale`; None where a logit is not finite), `bit_equal`, `finite` and `top1_changed` (images for which a head
-        decides otherwise: another largest logit, or another set of labels).
+        decides otherwise: another largest logit, or another set of labels). `decoders`: each way of decoding and resizing that
+        this machine may have, as `decoders.try_decoders` gives it.
 
     Raises:
         RunnerError: ARTEFACT: the folder does not hold what it must.
@@ -65,6 +67,7 @@ def check_golden(session: Any, folder: Path | str, preprocessing: Preprocessing 
         "images": len(golden.files),
         "decode": _compare_pixels(folder, golden.files, golden.tensors, preprocessing),
         "logits": _compare_logits(session, golden),
+        "decoders": try_decoders(session, folder, golden, preprocessing) if preprocessing else {},
     }
 
 

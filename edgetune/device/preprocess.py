@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ class Preprocessing:
         return cls(**content)
 
 
-def fit(image: Image, spec: Preprocessing) -> Image:
+def fit(image: Image, spec: Preprocessing, resampler: Callable[..., Image] = resample) -> Image:
     """Return an image as the model takes it.
 
     `crop`: the largest centred box of the target's aspect ratio, its sides times `crop_fraction`, is resampled straight to the
@@ -111,6 +111,7 @@ def fit(image: Image, spec: Preprocessing) -> Image:
     Args:
         image: uint8 `[h, w, channels]`.
         spec: the target.
+        resampler: what resizes; another one than the rule's has to be proven, see `decoders`.
 
     Returns:
         uint8 `[height, width, channels]`: a new, contiguous array that may be written to.
@@ -125,14 +126,14 @@ def fit(image: Image, spec: Preprocessing) -> Image:
     height, width = image.shape[:2]
     if spec.resize == "crop":
         box = _centred_box(height, width, spec)
-        return resample(image, spec.height, spec.width, box, spec.interpolation)
+        return resampler(image, spec.height, spec.width, box, spec.interpolation)
     whole = (0.0, 0.0, float(width), float(height))
     if spec.resize == "squash":
-        return resample(image, spec.height, spec.width, whole, spec.interpolation)
+        return resampler(image, spec.height, spec.width, whole, spec.interpolation)
     inner_h, inner_w = _inner_size(height, width, spec)
     frame = np.full(spec.shape, WHITE, dtype=np.uint8)
     top, left = (spec.height - inner_h) // 2, (spec.width - inner_w) // 2
-    frame[top : top + inner_h, left : left + inner_w] = resample(image, inner_h, inner_w, whole, spec.interpolation)
+    frame[top : top + inner_h, left : left + inner_w] = resampler(image, inner_h, inner_w, whole, spec.interpolation)
     return frame
 
 

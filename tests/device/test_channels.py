@@ -239,6 +239,7 @@ def test_predict_takes_images_of_the_bundles_channels(shipped: tuple[Path, str],
 def test_check_is_exact(shipped: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(shipped[0]), "--quick", "--json"]) == 0
     golden = json.loads(capsys.readouterr().out)["golden"]
+    assert golden["decoders"]["pillow"]["status"] == "exact"
     assert golden["decode"] == {"status": "exact", "max_pixel_difference": 0, "reason": ""}
     assert golden["logits"]["bit_equal"]
 

@@ -23,7 +23,7 @@ from edgetune.device.runner import main
 
 PACKAGE = Path(edgetune.__file__).parent / "device"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-THIRD_PARTIES = {"numpy", "onnxruntime", "PIL"}
+THIRD_PARTIES = {"cv2", "numpy", "onnxruntime", "PIL"}
 
 
 def test_the_device_has_nothing_but_numpy_and_onnxruntime(device_python: Path, tmp_path: Path) -> None:
