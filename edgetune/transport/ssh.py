@@ -15,7 +15,7 @@ __all__ = ["CONFIG_VARIABLE", "SshLink"]
 
 CONFIG_VARIABLE = "EDGETUNE_SSH_CONFIG"
 """The environment variable that names a file for `ssh -F`, read instead of ~/.ssh/config."""
-ALIVE_S = 5
+ALIVE_S = 10
 ALIVE_COUNT = 3
 OPTIONS = {
     "BatchMode": "yes",  # nobody is there to answer a question
@@ -66,7 +66,7 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     (
         r"Timeout, server .* not responding",
         "the link to {board} stalled: it sent no sign of life for {alive} s",
-        "try again: what was sent so far is kept there",
+        "try again, what was sent so far is kept there; a board with too little memory may also be too busy to answer",
     ),
     (
         r"Bad configuration option|no argument after keyword|terminating, \d+ bad configuration",
