@@ -14,15 +14,19 @@ import subprocess
 import sys
 import threading
 import time
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetune-tests"
-"""What is expensive to make and the same every time: a virtual board, an environment of numpy and onnxruntime alone."""
+"""What is expensive to make and the same every time: a virtual board."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -222,19 +226,35 @@ def proxy() -> Iterator[Callable[..., Proxy]]:
         one.close()
 
 
+def installed_with(*names: str) -> dict[str, Path]:
+    """Return what these distributions and all that they require have put into site-packages: name → path."""
+    entries: dict[str, Path] = {}
+    waiting, seen = list(names), set()
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        found = metadata.distribution(name)
+        tops = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
+        entries.update((top, Path(str(found.locate_file(top)))) for top in tops)
+        wanted = (Requirement(text) for text in found.requires or ())
+        waiting += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return entries
+
+
 @pytest.fixture(scope="session")
-def device_python() -> str:
-    """An interpreter that has numpy and onnxruntime and nothing else, as a board has."""
-    version = "-".join(map(str, sys.version_info[:2]))
-    folder = CACHE / f"device-{version}"
-    with locked(folder):
-        if not (folder / "made").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-            pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-            subprocess.run([*pip, "numpy", "onnxruntime"], check=True)
-            (folder / "made").touch()
-    return str(folder / "bin" / "python")
+def device_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a virtual environment that holds numpy and onnxruntime and nothing else.
+
+    They are linked from this environment, not installed: the same real packages, without a network.
+    """
+    folder = tmp_path_factory.mktemp("device") / "python"
+    venv.create(folder, symlinks=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    for name, path in installed_with("numpy", "onnxruntime").items():
+        (site / name).symlink_to(path)
+    return folder / "bin" / "python"
 
 
 def locked(folder: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -12,6 +13,9 @@ from typing import Any
 
 from . import RUNNER_VERSION
 from .exitcodes import ExitCode, RunnerError
+
+OUTER_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOMEM)
+"""What the machine refuses, and no code of ours can mend: a full disk, a folder that may not be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as missing:
         # What the runner imports of itself is in the same file, so this is the device's Python.
         _say(f"{missing}; the runner needs numpy and onnxruntime, try: {sys.executable} -m pip install numpy onnxruntime")
+        return int(ExitCode.TARGET)
+    except OSError as fault:
+        if fault.errno not in OUTER_FAULTS:
+            traceback.print_exc()
+            return int(ExitCode.UNFORESEEN)
+        _say((fault.strerror or str(fault)) + (f": {fault.filename}" if fault.filename else ""))
+        return int(ExitCode.TARGET)
+    except MemoryError:
+        _say("killed for memory: this machine has too little of it for that")
         return int(ExitCode.TARGET)
     except Exception:
         traceback.print_exc()

@@ -6,10 +6,8 @@ import hashlib
 import json
 import os
 import subprocess
-import venv
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from PIL import Image
 
 from edgetune.device.archive import write_runner
@@ -166,37 +162,6 @@ class Device:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         command = [str(self.python), str(self.runner), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120, check=False)
-
-
-def installed_with(*names: str) -> dict[str, Path]:
-    """Return what these distributions and all that they require have put into site-packages: name → path."""
-    entries: dict[str, Path] = {}
-    waiting, seen = list(names), set()
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in seen:
-            continue
-        seen.add(name)
-        found = metadata.distribution(name)
-        tops = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
-        entries.update((top, Path(str(found.locate_file(top)))) for top in tops)
-        wanted = (Requirement(text) for text in found.requires or ())
-        waiting += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return entries
-
-
-@pytest.fixture(scope="session")
-def device_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a virtual environment that holds numpy and onnxruntime and nothing else.
-
-    They are linked from this environment, not installed: the same real packages, without a network.
-    """
-    folder = tmp_path_factory.mktemp("device") / "python"
-    venv.create(folder, symlinks=True)
-    site = next(folder.glob("lib/python*/site-packages"))
-    for name, path in installed_with("numpy", "onnxruntime").items():
-        (site / name).symlink_to(path)
-    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import shutil
 import stat
@@ -18,6 +19,7 @@ import edgetune
 from edgetune.device import RUNNER_VERSION
 from edgetune.device.archive import write_runner
 from edgetune.device.digest import sha256_file
+from edgetune.device.runner import main
 
 PACKAGE = Path(edgetune.__file__).parent / "device"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -105,6 +107,22 @@ def test_info_is_json(device, tmp_path: Path, name: str) -> None:
 def test_a_wrong_command_line_is_exit_2(device, tmp_path: Path) -> None:
     assert device.run(folder=tmp_path).returncode == 2
     assert device.run("predict", "x", "y", "--top", "0", folder=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "No space left on device: /data/x"),
+        (MemoryError(), "killed for memory"),
+    ],
+)
+def test_what_a_board_refuses_is_exit_3_and_one_sentence(monkeypatch, capsys, fault: BaseException, said: str) -> None:
+    def refuse() -> None:
+        raise fault
+
+    monkeypatch.setattr("edgetune.device.environment.environment", refuse)
+    assert main(["info"]) == 3
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_help_needs_neither_numpy_nor_onnxruntime(runner: Path, tmp_path: Path) -> None:
