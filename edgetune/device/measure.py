@@ -11,6 +11,7 @@
         "latency": null | {…},       as `latency.measure_latency` gives it
         "footprint": null | {…}}},   as `footprint.measure_footprint` gives it
      "pairs": {…},                   only where asked for, as `pairs.measure_pairs` gives it
+     "operators": {…},               only where asked for, as `operators.measure_operators` gives it
      "golden": null | {…}}           as `golden.check_golden` gives it, and "model": NAME
 
 `finite` is false where a logit is NaN or infinite; `constant` is true where two or more images all have the same logits. The
@@ -32,6 +33,7 @@ from .exitcodes import ExitCode, RunnerError
 from .footprint import measure_footprint
 from .golden import check_golden, golden_tensors
 from .latency import measure_latency
+from .operators import measure_operators
 from .pairs import measure_pairs
 from .request import ModelRequest, Request
 from .session import image_shape, open_session
@@ -77,15 +79,26 @@ def measure(request: Request, out: Path | None, say: Callable[[str], None]) -> d
         say(f"latency: {request.latency.rounds} rounds of {request.latency.queries_per_round} queries")
         parts["latency"] = measure_latency(sessions, images, request.latency)
     golden = _golden(request, sessions)
-    compared = {}
-    if request.pairs:
-        paths = {model.name: model.path for model in request.models}
-        compared["pairs"] = measure_pairs(request.pairs, paths, request.images, say)
+    compared = _compared(request, out, say)
     result = {"schema": 1, "runner": RUNNER_VERSION, "environment": before, "environment_after": condition()}
     result.update(models=_entries(request, sessions, classes, parts), golden=golden, **compared)
     if out is not None:
         write_json(out / MEASUREMENT, result)
     return result
+
+
+def _compared(request: Request, out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what is measured in fresh processes beside the figures of each model."""
+    found: dict[str, Any] = {}
+    paths = {model.name: model.path for model in request.models}
+    if request.pairs:
+        found["pairs"] = measure_pairs(request.pairs, paths, request.images, say)
+    if request.operators and out is not None:
+        name = request.operators.model
+        say(f"{name}: operator by operator")
+        optimised = out / f"optimised-{name}.onnx"
+        found["operators"] = measure_operators(request.operators, paths[name], request.session, request.images, optimised)
+    return found
 
 
 def _entries(

@@ -203,7 +203,7 @@ def turns_here(
             if order["do"] == "open":
                 cost = footprint_here(model_path, options)
                 session = open_session(model_path, options)
-                pictures = _pictures(session, images)
+                pictures = query_images(session, images)
                 answer(cost)
             elif order["do"] == "run":
                 answer(measure_block(session, pictures, max(0, order["start"]), order["queries"]))
@@ -211,7 +211,7 @@ def turns_here(
                 answer(None)
 
 
-def _pictures(session: Any, images: Path | None) -> Any:
+def query_images(session: Any, images: Path | None) -> Any:
     """Return images for the queries: those of a file if they fit the model, else noise, always the same."""
     import numpy as np
 

@@ -11,6 +11,7 @@ from typing import Any
 from .digest import SHA256, read_json
 from .exitcodes import ExitCode, RunnerError
 from .latency import LatencyPlan
+from .operators import OperatorsPlan
 from .pairs import PairsPlan
 from .preprocess import Preprocessing
 from .session import options_faults
@@ -20,7 +21,7 @@ SPANS = ("max_seconds", "min_seconds", "period_seconds")
 LONGEST_S = 1e6
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 REQUIRED = ("schema", "models", "session")
-OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs")
+OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs", "operators")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Request:
         golden_model: the name of the model that the golden logits are of: the last, unless the request says otherwise.
         preprocessing: of the golden images; None where it is not known.
         pairs: which two models to compare in fresh processes; None for none.
+        operators: which model to profile operator by operator; None for none.
     """
 
     models: tuple[ModelRequest, ...]
@@ -59,6 +61,7 @@ class Request:
     golden_model: str = ""
     preprocessing: Preprocessing | None = None
     pairs: PairsPlan | None = None
+    operators: OperatorsPlan | None = None
 
 
 def read_request(path: Path | str) -> Request:
@@ -85,7 +88,9 @@ def read_request(path: Path | str) -> Request:
     if plan and images is None and golden is None:
         faults.append("latency: needs images; give eval or golden")
     preprocessing = _preprocessing(content.get("preprocessing"), faults)
-    pairs = _pairs(content.get("pairs"), [model.name for model in models], faults)
+    names = [model.name for model in models]
+    pairs = _pairs(content.get("pairs"), names, faults)
+    operators = _operators(content.get("operators"), names, faults)
     if faults:
         raise RunnerError(f"{path} is not a request that can be honoured", ExitCode.USAGE, tuple(faults))
     return Request(
@@ -99,6 +104,7 @@ def read_request(path: Path | str) -> Request:
         golden_model=name,
         preprocessing=preprocessing,
         pairs=pairs,
+        operators=operators,
     )
 
 
@@ -191,3 +197,17 @@ def _pairs(entry: Any, names: list[str], faults: list[str]) -> PairsPlan | None:
         return None
     numbers = {key: entry[key] for key in least}
     return PairsPlan(models=(models[0], models[1]), sessions=(sessions[0], sessions[1]), **numbers)
+
+
+def _operators(entry: Any, names: list[str], faults: list[str]) -> OperatorsPlan | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, Mapping) or set(entry) != {"model", "warmup", "queries"}:
+        faults.append("operators: expected model, warmup, queries and nothing else, or null")
+        return None
+    before = len(faults)
+    _expect(entry["model"] in names, f"operators.model: got {entry['model']!r}, expected the name of a model", faults)
+    for key, least in (("warmup", 0), ("queries", 1)):
+        expected = f"operators.{key}: got {entry[key]!r}, expected a whole number from {least} on"
+        _expect(_whole(entry[key], least), expected, faults)
+    return OperatorsPlan(**entry) if len(faults) == before else None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgetune.artefacts import Preprocessing
 from edgetune.progress import Progress
 
-__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "PairsRequest", "Request", "Target"]
+__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "OperatorsRequest", "PairsRequest", "Request", "Target"]
 
 
 class _Value(BaseModel):
@@ -76,6 +76,20 @@ class PairsRequest(_Value):
     queries_per_block: int = Field(default=16, ge=1)
 
 
+class OperatorsRequest(_Value):
+    """The model to profile operator by operator; see `edgetune.device.operators`.
+
+    Attributes:
+        model: its name.
+        warmup: queries that do not count.
+        queries: that do.
+    """
+
+    model: str
+    warmup: int = Field(default=10, ge=0)
+    queries: int = Field(default=50, ge=1)
+
+
 class Request(_Value):
     """What a device is asked to measure; as JSON it is the runner's input file.
 
@@ -90,6 +104,7 @@ class Request(_Value):
         golden_model: the model that the golden logits are of; None for the last.
         preprocessing: of the golden images; None skips their decoding.
         pairs: which two models to compare in fresh processes; None for none.
+        operators: which model to profile; None for none.
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
@@ -102,6 +117,7 @@ class Request(_Value):
     golden_model: str | None = None
     preprocessing: Preprocessing | None = None
     pairs: PairsRequest | None = None
+    operators: OperatorsRequest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as JSON types; paths as they are on this machine."""
@@ -122,7 +138,7 @@ class Target(Protocol):
         """
 
     def measure(self, request: Request, folder: Path, progress: Progress) -> dict[str, Any]:
-        """Run the runner, leave `measurement.json` and `logits-NAME.npy` in `folder`, and return the former's content.
+        """Run the runner, leave what it wrote in `folder`, and return the former's content.
 
         Raises:
             TargetError: the device or a provider is not available, or the runner died or took too long.

@@ -93,6 +93,10 @@ def read_answer(folder: Path, request: Request) -> dict[str, Any]:
         faults.append(Fault(where="golden", problem="is missing, though golden images were to be checked"))
     if request.pairs and len((answer.get("pairs") or {}).get("pairs", ())) != request.pairs.pairs:
         faults.append(Fault(where="pairs", problem=f"are missing, though {request.pairs.pairs} were asked for"))
+    if request.operators and not isinstance(answer.get("operators"), dict):
+        faults.append(Fault(where="operators", problem="are missing, though they were asked for"))
+    if request.operators and not (folder / f"optimised-{request.operators.model}.onnx").is_file():
+        faults.append(Fault(where="optimised model", problem="is missing, though operators were to be profiled"))
     if faults:
         raise ArtefactError("measurement.json of the runner is not an answer to the request", faults=faults)
     return answer
