@@ -12,6 +12,7 @@
         "footprint": null | {…}}},   as `footprint.measure_footprint` gives it
      "pairs": {…},                   only where asked for, as `pairs.measure_pairs` gives it
      "operators": {…},               only where asked for, as `operators.measure_operators` gives it
+     "trials": {…},                  only where asked for, as `trials.measure_trials` gives it
      "golden": null | {…}}           as `golden.check_golden` gives it, and "model": NAME
 
 `finite` is false where a logit is NaN or infinite; `constant` is true where two or more images all have the same logits. The
@@ -37,6 +38,7 @@ from .operators import measure_operators
 from .pairs import measure_pairs
 from .request import ModelRequest, Request
 from .session import image_shape, open_session
+from .trials import measure_trials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +100,8 @@ def _compared(request: Request, out: Path | None, say: Callable[[str], None]) ->
         say(f"{name}: operator by operator")
         optimised = out / f"optimised-{name}.onnx"
         found["operators"] = measure_operators(request.operators, paths[name], request.session, request.images, optimised)
+    if request.trials:
+        found["trials"] = measure_trials(request.trials, paths[request.trials.model], request.images, say)
     return found
 
 

@@ -79,11 +79,11 @@ def measure_pairs(
     pairs = []
     for number in range(plan.first, plan.first + plan.pairs):
         say(f"pair {number + 1} of {plan.first + plan.pairs}: {plan.models[0]}, {plan.models[1]}")
-        pairs.append({"sides": _pair(plan, paths, images, number)})
+        pairs.append({"sides": measure_pair(plan, paths, images, number)})
     return {"models": list(plan.models), "pairs": pairs}
 
 
-def _pair(plan: PairsPlan, paths: Mapping[str, Path], images: Path | None, number: int) -> list[dict[str, Any]]:
+def measure_pair(plan: PairsPlan, paths: Mapping[str, Path], images: Path | None, number: int) -> list[dict[str, Any]]:
     """Return what the processes of one pair measured, in the order of the plan's models."""
     sides = []
     try:

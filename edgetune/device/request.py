@@ -15,13 +15,14 @@ from .operators import OperatorsPlan
 from .pairs import PairsPlan
 from .preprocess import Preprocessing
 from .session import options_faults
+from .trials import TrialsPlan
 
 SCHEMA = 1
 SPANS = ("max_seconds", "min_seconds", "period_seconds")
 LONGEST_S = 1e6
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 REQUIRED = ("schema", "models", "session")
-OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs", "operators")
+OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs", "operators", "trials")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Request:
         preprocessing: of the golden images; None where it is not known.
         pairs: which two models to compare in fresh processes; None for none.
         operators: which model to profile operator by operator; None for none.
+        trials: which session options to try on a model; None for none.
     """
 
     models: tuple[ModelRequest, ...]
@@ -62,6 +64,7 @@ class Request:
     preprocessing: Preprocessing | None = None
     pairs: PairsPlan | None = None
     operators: OperatorsPlan | None = None
+    trials: TrialsPlan | None = None
 
 
 def read_request(path: Path | str) -> Request:
@@ -91,6 +94,7 @@ def read_request(path: Path | str) -> Request:
     names = [model.name for model in models]
     pairs = _pairs(content.get("pairs"), names, faults)
     operators = _operators(content.get("operators"), names, faults)
+    trials = _trials(content.get("trials"), names, faults)
     if faults:
         raise RunnerError(f"{path} is not a request that can be honoured", ExitCode.USAGE, tuple(faults))
     return Request(
@@ -105,6 +109,7 @@ def read_request(path: Path | str) -> Request:
         preprocessing=preprocessing,
         pairs=pairs,
         operators=operators,
+        trials=trials,
     )
 
 
@@ -211,3 +216,22 @@ def _operators(entry: Any, names: list[str], faults: list[str]) -> OperatorsPlan
         expected = f"operators.{key}: got {entry[key]!r}, expected a whole number from {least} on"
         _expect(_whole(entry[key], least), expected, faults)
     return OperatorsPlan(**entry) if len(faults) == before else None
+
+
+def _trials(entry: Any, names: list[str], faults: list[str]) -> TrialsPlan | None:
+    if entry is None:
+        return None
+    least = {"rounds": 1, "first": 0, "warmup": 0, "blocks": 1, "queries_per_block": 1}
+    if not isinstance(entry, Mapping) or set(entry) != {"model", "present", "candidates", *least}:
+        faults.append(f"trials: expected model, present, candidates, {', '.join(least)} and nothing else, or null")
+        return None
+    before = len(faults)
+    _expect(entry["model"] in names, f"trials.model: got {entry['model']!r}, expected the name of a model", faults)
+    candidates = entry["candidates"]
+    if isinstance(candidates, list) and candidates:
+        faults += [f"trials.{fault}" for options in (entry["present"], *candidates) for fault in options_faults(options)]
+    else:
+        faults.append("trials.candidates: expected tables of session options, one at least")
+    wrong = [key for key, bound in least.items() if not _whole(entry[key], bound)]
+    faults += [f"trials.{key}: got {entry[key]!r}, expected a whole number from {least[key]} on" for key in wrong]
+    return TrialsPlan(**{**entry, "candidates": tuple(candidates)}) if len(faults) == before else None

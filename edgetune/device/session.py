@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "intra_op_threads": 1,
     "inter_op_threads": 1,
     "execution_mode": "sequential",
+    "memory_arena": True,
     "config": {},
 }
 ERRORS_ONLY = 3
@@ -40,6 +41,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "intra_op_threads": (lambda v: type(v) is int and 1 <= v <= 256, "a number from 1 to 256"),
     "inter_op_threads": (lambda v: type(v) is int and 1 <= v <= 256, "a number from 1 to 256"),
     "execution_mode": (lambda v: v in list(EXECUTION_MODES), f"one of {', '.join(EXECUTION_MODES)}"),
+    "memory_arena": (lambda v: type(v) is bool, "true or false"),
     "config": (
         lambda v: isinstance(v, dict) and all(isinstance(key, str) and isinstance(text, str) for key, text in v.items()),
         "a table of texts",
@@ -63,8 +65,9 @@ def open_session(model_path: Path | str, options: Mapping[str, Any], prepare: Ca
 
     Args:
         model_path: the ONNX file.
-        options: `providers`, `graph_optimization`, `intra_op_threads`, `inter_op_threads`, `execution_mode`, `config`; a key
-            that is left out has the value in `DEFAULTS`.
+        options: `providers`, `graph_optimization`, `intra_op_threads`, `inter_op_threads`, `execution_mode`, `memory_arena`
+            (whether the CPU provider keeps memory that it has once asked for), `config`; a key that is left out has the value
+            in `DEFAULTS`.
         prepare: called with the `onnxruntime.SessionOptions` that follow from them, to add what no bundle carries: profiling.
 
     Raises:
@@ -123,6 +126,7 @@ def _create(
     settings.execution_mode = getattr(onnxruntime.ExecutionMode, EXECUTION_MODES[wanted["execution_mode"]])
     settings.intra_op_num_threads = wanted["intra_op_threads"]
     settings.inter_op_num_threads = wanted["inter_op_threads"]
+    settings.enable_cpu_mem_arena = wanted["memory_arena"]
     if prepare:
         prepare(settings)
     try:

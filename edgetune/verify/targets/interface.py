@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgetune.artefacts import Preprocessing
 from edgetune.progress import Progress
 
-__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "OperatorsRequest", "PairsRequest", "Request", "Target"]
+__all__ = [
+    "EvalRequest",
+    "LatencyRequest",
+    "ModelRequest",
+    "OperatorsRequest",
+    "PairsRequest",
+    "Request",
+    "Target",
+    "TrialsRequest",
+]
 
 
 class _Value(BaseModel):
@@ -90,6 +99,30 @@ class OperatorsRequest(_Value):
     queries: int = Field(default=50, ge=1)
 
 
+class TrialsRequest(_Value):
+    """Session options to try on one model; see `edgetune.device.trials`.
+
+    Attributes:
+        model: its name.
+        present: the options that the others are held against.
+        candidates: the others.
+        rounds: how often each is tried.
+        first: the number of the first round.
+        warmup: queries of each process that do not count.
+        blocks: how often the two of a pair take turns.
+        queries_per_block: of each process in a block.
+    """
+
+    model: str
+    present: dict[str, Any]
+    candidates: tuple[dict[str, Any], ...] = Field(min_length=1)
+    rounds: int = Field(default=3, ge=1)
+    first: int = Field(default=0, ge=0)
+    warmup: int = Field(default=20, ge=0)
+    blocks: int = Field(default=16, ge=1)
+    queries_per_block: int = Field(default=16, ge=1)
+
+
 class Request(_Value):
     """What a device is asked to measure; as JSON it is the runner's input file.
 
@@ -105,6 +138,7 @@ class Request(_Value):
         preprocessing: of the golden images; None skips their decoding.
         pairs: which two models to compare in fresh processes; None for none.
         operators: which model to profile; None for none.
+        trials: which session options to try; None for none.
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
@@ -118,6 +152,7 @@ class Request(_Value):
     preprocessing: Preprocessing | None = None
     pairs: PairsRequest | None = None
     operators: OperatorsRequest | None = None
+    trials: TrialsRequest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as JSON types; paths as they are on this machine."""

@@ -112,6 +112,7 @@ class _News:
         self._total = per_model * len(request.models) + int(request.latency is not None)
         self._total += request.pairs.pairs if request.pairs else 0
         self._total += int(request.operators is not None)
+        self._total += request.trials.rounds * len(request.trials.candidates) if request.trials else 0
         self._begun = 0
         self._progress = progress
 

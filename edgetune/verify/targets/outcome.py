@@ -93,6 +93,8 @@ def read_answer(folder: Path, request: Request) -> dict[str, Any]:
         faults.append(Fault(where="golden", problem="is missing, though golden images were to be checked"))
     if request.pairs and len((answer.get("pairs") or {}).get("pairs", ())) != request.pairs.pairs:
         faults.append(Fault(where="pairs", problem=f"are missing, though {request.pairs.pairs} were asked for"))
+    if request.trials and len((answer.get("trials") or {}).get("rounds", ())) != request.trials.rounds:
+        faults.append(Fault(where="trials", problem=f"are missing, though {request.trials.rounds} rounds were asked for"))
     if request.operators and not isinstance(answer.get("operators"), dict):
         faults.append(Fault(where="operators", problem="are missing, though they were asked for"))
     if request.operators and not (folder / f"optimised-{request.operators.model}.onnx").is_file():
