@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgetune.cli.timing import timing_options
 from edgetune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
 @click.option(
     "--profile-out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write a profile with them."
 )
+@timing_options
 @click.option("--quick", is_flag=True, help="Few pairs of processes: a look, not a measurement.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
-    model: Path, device: str, write: bool, output: Path | None, profile_out: Path | None, quick: bool, as_json: bool
+    model: Path,
+    device: str,
+    write: bool,
+    output: Path | None,
+    profile_out: Path | None,
+    period_ms: float,
+    min_seconds: float,
+    quick: bool,
+    as_json: bool,
 ) -> None:
     """Search threads, spinning and memory arena on a device.
 
@@ -41,7 +51,7 @@ def command(
     from edgetune.cli.console import progress
     from edgetune.gate.sides import read_side
     from edgetune.tuning.keeping import bundle_of, into_bundle, into_profile
-    from edgetune.tuning.search import tune
+    from edgetune.tuning.search import Pace, tune
 
     if profile_out is not None and profile_out.suffix != ".toml":
         raise UsageError(
@@ -49,10 +59,11 @@ def command(
         )
     side = read_side(model, "model")
     keeps = write or output is not None
+    pace = Pace(period_s=period_ms / 1e3, min_seconds=min_seconds)
     if keeps:
         bundle_of(side, output)
     with progress() as talk:
-        found = tune(side, device, talk, quick=quick, must_be_target=keeps)
+        found = tune(side, device, talk, quick=quick, must_be_target=keeps, pace=pace)
         written = into_bundle(side, found, device, talk, output) if keeps and found.best else None
     profile = into_profile(side, found, profile_out) if profile_out else None
     if as_json:

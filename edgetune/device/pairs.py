@@ -51,6 +51,7 @@ class PairsPlan:
         warmup: queries of each process that do not count.
         blocks: how often the two take turns.
         queries_per_block: of each process in a block.
+        period_seconds: a query begins so long after the one before it; see `latency.LatencyPlan`.
     """
 
     models: tuple[str, str]
@@ -60,6 +61,7 @@ class PairsPlan:
     warmup: int = 20
     blocks: int = 16
     queries_per_block: int = 16
+    period_seconds: float = 0.0
 
 
 def measure_pairs(
@@ -103,6 +105,7 @@ def measure_pair(plan: PairsPlan, paths: Mapping[str, Path], images: Path | None
                     "do": "run",
                     "start": block * plan.queries_per_block - AGAIN,
                     "queries": plan.queries_per_block + AGAIN,
+                    "period": plan.period_seconds,
                 }
                 blocks[id(side)].append(side.ask(order)[AGAIN:])
         return [{**opened[id(side)], **_figures(blocks[id(side)])} for side in sides]
@@ -206,7 +209,7 @@ def turns_here(
                 pictures = query_images(session, images)
                 answer(cost)
             elif order["do"] == "run":
-                answer(measure_block(session, pictures, max(0, order["start"]), order["queries"]))
+                answer(measure_block(session, pictures, max(0, order["start"]), order["queries"], order.get("period", 0.0)))
             else:
                 answer(None)
 

@@ -15,14 +15,17 @@ from .operators import OperatorsPlan
 from .pairs import PairsPlan
 from .preprocess import Preprocessing
 from .session import options_faults
+from .throughput import ThroughputPlan
 from .trials import TrialsPlan
 
 SCHEMA = 1
 SPANS = ("max_seconds", "min_seconds", "period_seconds")
 LONGEST_S = 1e6
+MOST_STREAMS = 256
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 REQUIRED = ("schema", "models", "session")
-OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs", "operators", "trials")
+SINGLE = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing")
+OPTIONAL = (*SINGLE, "pairs", "operators", "trials", "throughput")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Request:
         pairs: which two models to compare in fresh processes; None for none.
         operators: which model to profile operator by operator; None for none.
         trials: which session options to try on a model; None for none.
+        throughput: how many parallel streams to measure of each model; None for none.
     """
 
     models: tuple[ModelRequest, ...]
@@ -65,6 +69,7 @@ class Request:
     pairs: PairsPlan | None = None
     operators: OperatorsPlan | None = None
     trials: TrialsPlan | None = None
+    throughput: ThroughputPlan | None = None
 
 
 def read_request(path: Path | str) -> Request:
@@ -94,6 +99,7 @@ def read_request(path: Path | str) -> Request:
     names = [model.name for model in models]
     pairs = _pairs(content.get("pairs"), names, faults)
     operators = _operators(content.get("operators"), names, faults)
+    throughput = _throughput(content.get("throughput"), faults)
     trials = _trials(content.get("trials"), names, faults)
     if faults:
         raise RunnerError(f"{path} is not a request that can be honoured", ExitCode.USAGE, tuple(faults))
@@ -110,6 +116,7 @@ def read_request(path: Path | str) -> Request:
         pairs=pairs,
         operators=operators,
         trials=trials,
+        throughput=throughput,
     )
 
 
@@ -120,6 +127,10 @@ def _expect(holds: bool, fault: str, faults: list[str]) -> None:
 
 def _whole(value: Any, least: int) -> bool:
     return type(value) is int and value >= least
+
+
+def _seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < LONGEST_S
 
 
 def _models(entries: Any, faults: list[str]) -> tuple[ModelRequest, ...]:
@@ -167,7 +178,7 @@ def _latency(entry: Any, faults: list[str]) -> LatencyPlan | None:
     wrong += [
         f"latency.{key}: got {entry[key]!r}, expected seconds from 0 on"
         for key in SPANS
-        if key in entry and not (type(entry[key]) in (int, float) and 0 <= entry[key] < LONGEST_S)
+        if key in entry and not _seconds(entry[key])
     ]
     faults += wrong
     return None if wrong else LatencyPlan(**entry)
@@ -222,8 +233,9 @@ def _trials(entry: Any, names: list[str], faults: list[str]) -> TrialsPlan | Non
     if entry is None:
         return None
     least = {"rounds": 1, "first": 0, "warmup": 0, "blocks": 1, "queries_per_block": 1}
-    if not isinstance(entry, Mapping) or set(entry) != {"model", "present", "candidates", *least}:
-        faults.append(f"trials: expected model, present, candidates, {', '.join(least)} and nothing else, or null")
+    keys = ("model", "present", "candidates", *least, "period_seconds")
+    if not isinstance(entry, Mapping) or set(entry) != set(keys):
+        faults.append(f"trials: expected {', '.join(keys)} and nothing else, or null")
         return None
     before = len(faults)
     _expect(entry["model"] in names, f"trials.model: got {entry['model']!r}, expected the name of a model", faults)
@@ -232,6 +244,23 @@ def _trials(entry: Any, names: list[str], faults: list[str]) -> TrialsPlan | Non
         faults += [f"trials.{fault}" for options in (entry["present"], *candidates) for fault in options_faults(options)]
     else:
         faults.append("trials.candidates: expected tables of session options, one at least")
+    _expect(_seconds(entry["period_seconds"]), "trials.period_seconds: expected seconds from 0 on", faults)
     wrong = [key for key, bound in least.items() if not _whole(entry[key], bound)]
     faults += [f"trials.{key}: got {entry[key]!r}, expected a whole number from {least[key]} on" for key in wrong]
     return TrialsPlan(**{**entry, "candidates": tuple(candidates)}) if len(faults) == before else None
+
+
+def _throughput(entry: Any, faults: list[str]) -> ThroughputPlan | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, Mapping) or set(entry) != {"threads", "seconds", "rounds"}:
+        faults.append("throughput: expected threads, seconds, rounds and nothing else, or null")
+        return None
+    before, threads = len(faults), entry["threads"]
+    counts = (
+        isinstance(threads, list) and bool(threads) and all(_whole(count, 1) and count <= MOST_STREAMS for count in threads)
+    )
+    _expect(counts, f"throughput.threads: got {threads!r}, expected numbers from 1 to {MOST_STREAMS}", faults)
+    _expect(_seconds(entry["seconds"]) and entry["seconds"] > 0, "throughput.seconds: expected more than 0", faults)
+    _expect(_whole(entry["rounds"], 1), "throughput.rounds: expected a whole number from 1 on", faults)
+    return ThroughputPlan(**{**entry, "threads": tuple(threads)}) if len(faults) == before else None

@@ -111,6 +111,10 @@ def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
     operators.add_argument("model", type=Path)
     operators.add_argument("told")
     operators.add_argument("optimised", type=Path)
+
+    throughput = add("_throughput", _throughput, "Measure parallel streams in this process (started by measure).")
+    throughput.add_argument("model", type=Path)
+    throughput.add_argument("told")
     return parser
 
 
@@ -196,6 +200,15 @@ def _operators(asked: argparse.Namespace) -> int:
     options, images, plan = json.loads(asked.told)
     pictures = Path(images) if images else None
     _print_json(operators_here(asked.model, options, pictures, OperatorsPlan(**plan), asked.optimised))
+    return ExitCode.OK
+
+
+def _throughput(asked: argparse.Namespace) -> int:
+    from .throughput import ThroughputPlan, throughput_here
+
+    options, images, plan = json.loads(asked.told)
+    pictures = Path(images) if images else None
+    _print_json(throughput_here(asked.model, options, pictures, ThroughputPlan(**plan)))
     return ExitCode.OK
 
 

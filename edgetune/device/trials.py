@@ -32,6 +32,7 @@ class TrialsPlan:
         warmup: queries of each process that do not count.
         blocks: how often the two of a pair take turns.
         queries_per_block: of each process in a block.
+        period_seconds: a query begins so long after the one before it; see `latency.LatencyPlan`.
     """
 
     model: str
@@ -42,6 +43,7 @@ class TrialsPlan:
     warmup: int = 20
     blocks: int = 16
     queries_per_block: int = 16
+    period_seconds: float = 0.0
 
 
 def measure_trials(plan: TrialsPlan, model_path: Path, images: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def measure_trials(plan: TrialsPlan, model_path: Path, images: Path | None, say:
                 warmup=plan.warmup,
                 blocks=plan.blocks,
                 queries_per_block=plan.queries_per_block,
+                period_seconds=plan.period_seconds,
             )
             found[place] = measure_pair(pair, {plan.model: model_path}, images, number)
         rounds.append([{"sides": found[place]} for place in places])

@@ -27,7 +27,7 @@ from edgetune.verify.pairs import log_ratio
 from edgetune.verify.statistics import Shift, hodges_lehmann
 from edgetune.verify.targets.interface import LatencyRequest, TrialsRequest
 
-__all__ = ["Trial", "Tuned", "judged", "tune"]
+__all__ = ["Pace", "Trial", "Tuned", "judged", "tune"]
 
 ALPHA = 0.05
 BLOCK_MS = 8.0
@@ -53,6 +53,30 @@ class Effort:
     finalists: int = 3
     rounds: int = 12
     blocks: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How queries follow each other.
+
+    Attributes:
+        period_s: a query begins so long after the one before it, as on a device that sleeps meanwhile; 0 for at once.
+        min_seconds: for so long at least each finalist is measured, over all its pairs.
+    """
+
+    period_s: float = 0.0
+    min_seconds: float = 0.0
+
+    def queries_per_block(self, query_ms: float, effort: Effort) -> int:
+        """Return how many queries a process answers before it is the other one's turn.
+
+        Args:
+            query_ms: how long one takes.
+            effort: how many blocks there are.
+        """
+        lasts_ms = max(query_ms, 1e3 * self.period_s)
+        usual = min(MOST, max(FEWEST, math.ceil(BLOCK_MS / lasts_ms)))
+        return max(usual, math.ceil(1e3 * self.min_seconds / (effort.rounds * effort.blocks * lasts_ms)))
 
 
 QUICK = Effort(screening=1, finalists=2, rounds=7, blocks=8)
@@ -149,6 +173,7 @@ def tune(
     *,
     quick: bool = False,
     must_be_target: bool = False,
+    pace: Pace = Pace(),
     effort: Effort | None = None,
 ) -> Tuned:
     """Search session options for a model on a device.
@@ -159,6 +184,7 @@ def tune(
         progress: told what goes on.
         quick: measure little: a look.
         must_be_target: whether a device that the bundle was not built for is refused.
+        pace: how queries follow each other.
         effort: how much instead of what `quick` says.
 
     Raises:
@@ -177,7 +203,7 @@ def tune(
         present = device.session(side)
         queries = queries_of(side, Path(scratch))
         raw, _ = device.measured(request_for(device, side, eval=queries, latency=PILOT))
-        per_block = min(MOST, max(FEWEST, math.ceil(BLOCK_MS / raw["models"][side.name]["latency"]["p50_ms"])))
+        per_block = pace.queries_per_block(raw["models"][side.name]["latency"]["p50_ms"], effort)
         restless: dict[str, None] = {}
 
         def tried(some: Sequence[Candidate], rounds: int) -> list[list[Pair]]:
@@ -188,6 +214,7 @@ def tune(
                 rounds=rounds,
                 blocks=effort.blocks,
                 queries_per_block=per_block,
+                period_seconds=pace.period_s,
             )
             raw, _ = device.measured(request_for(device, side, eval=queries, trials=plan))
             restless.update(dict.fromkeys(restless_reasons(raw)))

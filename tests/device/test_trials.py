@@ -42,13 +42,19 @@ def test_a_session_has_no_arena_if_its_options_say_so(model):
 
 def test_a_request_for_trials_is_read_strictly(model, tmp_path):
     content = {"schema": 1, "models": [{"name": "a", "path": str(model), "sha256": "0" * 64}], "session": {}}
-    numbers = {"rounds": 0, "first": 0, "warmup": 1, "blocks": 1, "queries_per_block": True}
+    numbers = {"rounds": 0, "first": 0, "warmup": 1, "blocks": 1, "queries_per_block": True, "period_seconds": -1}
     file = tmp_path / "request.json"
     given = {"model": "z", "present": PRESENT, "candidates": [{"memory_arena": 1}], **numbers}
     file.write_text(json.dumps({**content, "trials": given}))
     with pytest.raises(RunnerError) as caught:
         read_request(file)
-    for part in ("trials.model: got 'z'", "session.memory_arena", "trials.rounds", "trials.queries_per_block"):
+    for part in (
+        "trials.model: got 'z'",
+        "session.memory_arena",
+        "trials.rounds",
+        "trials.queries_per_block",
+        "trials.period_seconds",
+    ):
         assert part in str(caught.value)
     file.write_text(json.dumps({**content, "trials": {**given, "candidates": []}}))
     with pytest.raises(RunnerError, match=r"trials\.candidates: expected tables"):

@@ -19,7 +19,7 @@ from edgetune.release.tuned import write_session
 from edgetune.tuning import keeping, search
 from edgetune.tuning.candidates import SPINNING, Candidate, candidates, in_words
 from edgetune.tuning.keeping import into_bundle, into_profile
-from edgetune.tuning.search import Effort, judged, tune
+from edgetune.tuning.search import Effort, Pace, judged, tune
 
 PRESENT = {"providers": ["CPUExecutionProvider"], "intra_op_threads": 1, "graph_optimization": "basic"}
 FACTS = {
@@ -104,6 +104,16 @@ def test_the_fastest_beyond_the_noise_is_taken():
 def test_the_present_options_stay(found, reason):
     assert found.best is None
     assert found.reason.startswith(reason)
+
+
+def test_blocks_are_longer_for_fast_models_slow_paces_and_least_times():
+    effort = Effort(rounds=10, blocks=10)
+    assert Pace().queries_per_block(1.0, effort) == 8
+    assert Pace().queries_per_block(0.01, effort) == 64
+    assert Pace(period_s=0.1).queries_per_block(1.0, effort) == 5
+    # A hundred blocks of 100 ms each.
+    assert Pace(min_seconds=10).queries_per_block(1.0, effort) == 100
+    assert Pace(min_seconds=60, period_s=0.1).queries_per_block(1.0, effort) == 6
 
 
 def test_a_search_on_this_machine_has_a_control_and_finalists(bundle, monkeypatch):

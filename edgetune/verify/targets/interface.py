@@ -18,6 +18,7 @@ __all__ = [
     "PairsRequest",
     "Request",
     "Target",
+    "ThroughputRequest",
     "TrialsRequest",
 ]
 
@@ -111,6 +112,7 @@ class TrialsRequest(_Value):
         warmup: queries of each process that do not count.
         blocks: how often the two of a pair take turns.
         queries_per_block: of each process in a block.
+        period_seconds: a query begins so long after the one before it; 0 for at once.
     """
 
     model: str
@@ -121,6 +123,21 @@ class TrialsRequest(_Value):
     warmup: int = Field(default=20, ge=0)
     blocks: int = Field(default=16, ge=1)
     queries_per_block: int = Field(default=16, ge=1)
+    period_seconds: float = Field(default=0.0, ge=0.0)
+
+
+class ThroughputRequest(_Value):
+    """Parallel streams at batch 1; see `edgetune.device.throughput`.
+
+    Attributes:
+        threads: the numbers of streams.
+        seconds: of each of them.
+        rounds: how often they take turns.
+    """
+
+    threads: tuple[int, ...] = Field(min_length=1)
+    seconds: float = Field(default=15.0, gt=0.0)
+    rounds: int = Field(default=3, ge=1)
 
 
 class Request(_Value):
@@ -139,6 +156,7 @@ class Request(_Value):
         pairs: which two models to compare in fresh processes; None for none.
         operators: which model to profile; None for none.
         trials: which session options to try; None for none.
+        throughput: how many parallel streams to measure; None for none.
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
@@ -153,6 +171,7 @@ class Request(_Value):
     pairs: PairsRequest | None = None
     operators: OperatorsRequest | None = None
     trials: TrialsRequest | None = None
+    throughput: ThroughputRequest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as JSON types; paths as they are on this machine."""

@@ -108,7 +108,7 @@ class _News:
     """Turns what the runner says into steps of a progress display: it names each step as it begins."""
 
     def __init__(self, request: Request, progress: Progress) -> None:
-        per_model = int(request.footprint) + int(request.eval is not None)
+        per_model = int(request.footprint) + int(request.eval is not None) + int(request.throughput is not None)
         self._total = per_model * len(request.models) + int(request.latency is not None)
         self._total += request.pairs.pairs if request.pairs else 0
         self._total += int(request.operators is not None)

@@ -115,7 +115,8 @@ def _model_faults(answer: dict[str, Any], name: str, sha256: str, request: Reque
         faults.append(
             Fault(where=f"{where}.sha256", problem="another file was measured", got=str(model.get("sha256")), expected=sha256)
         )
-    asked = {"eval": request.eval, "latency": request.latency, "footprint": request.footprint or None}
+    asked: dict[str, object] = {name: getattr(request, name) for name in ("eval", "latency", "throughput")}
+    asked["footprint"] = request.footprint or None
     faults += [
         Fault(where=f"{where}.{key}", problem="was asked for and is missing")
         for key, wanted in asked.items()
