@@ -80,7 +80,7 @@ def command(
 
 
 def _show(found: Tuned) -> None:
-    header = ("settings", "p50", "against present", "bounds", "pairs", "memory", "")
+    header = ("settings", "p50, present → these", "against present", "bounds", "pairs", "memory", "")
     rows = [header, *map(_cells, found.trials)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -102,4 +102,12 @@ def _cells(trial: Trial) -> tuple[str, ...]:
     bounds = "" if math.isinf(trial.shift.high) else f"[{low:+.1f}, {high:+.1f}] %"
     memory = "unknown" if trial.peak_memory_bytes is None else f"{trial.peak_memory_bytes / 1e6:.1f} MB"
     verdict = {"control": "against themselves", "screening": "tried only"}.get(trial.part, "faster" if trial.faster else "")
-    return trial.words, f"{trial.median_ms:.3f} ms", f"{estimate:+.1f} %", bounds, str(trial.shift.pairs), memory, verdict
+    return (
+        trial.words,
+        f"{trial.present_ms:.3f} → {trial.median_ms:.3f} ms",
+        f"{estimate:+.1f} %",
+        bounds,
+        str(trial.shift.pairs),
+        memory,
+        verdict,
+    )
