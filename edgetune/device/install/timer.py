@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ..exitcodes import ExitCode, RunnerError
 from ..footprint import own_command, own_environment
@@ -54,6 +56,9 @@ def watch_detached(place: Place, release: str) -> int:
         os.write(1, READY)
         # Without the interpreter's tidying up: the fork holds the same lock.
         os._exit(0)
+    with contextlib.suppress(OSError):
+        # Commands over a link are what the kernel ends first for memory; who takes a release back must not be.
+        Path("/proc/self/oom_score_adj").write_text("0", encoding="ascii")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
