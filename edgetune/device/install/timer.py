@@ -17,7 +17,9 @@ from .place import Place, lock_now
 from .settings import Settings, read_settings
 from .state import TRYING, State, read_state
 
-START_S = 20.0
+START_S = 90.0
+"""For a Python that starts on a slow board while something else keeps it busy."""
+LOCK_S = 10.0
 POLL_S = 0.25
 READY = b"ready\n"
 
@@ -67,7 +69,7 @@ def watch_detached(place: Place, release: str) -> int:
 
 
 def _locked(handle: int) -> bool:
-    end = time.monotonic() + START_S / 2
+    end = time.monotonic() + LOCK_S
     while not _lock(handle):
         if time.monotonic() > end:
             return False

@@ -101,7 +101,8 @@ class Powered:
                 self.board.cut()
 
         with pytest.raises(TargetError):
-            self.link.run(["env", f"{VARIABLE}={step}:stop", *runner], deadline_s=600, stdin=stdin, heard=heard)
+            done = self.link.run(["env", f"{VARIABLE}={step}:stop", *runner], deadline_s=900, stdin=stdin, heard=heard)
+            pytest.fail(f"{step} was never reached: {done.returncode} {done.stderr.decode()}")
         assert step in seen, seen
         self.link.close()
 
