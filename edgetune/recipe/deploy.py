@@ -48,7 +48,7 @@ class QuantizeRecipe(Strict):
     """Leave layers in float where that is measured to cost no time, or where the tolerance cannot be kept otherwise."""
     reconstruction_steps: int = Field(default=200, ge=1, le=100_000)
     """How many steps each segment learns for."""
-    training_steps: int = Field(default=800, ge=1, le=1_000_000)
+    training_steps: int = Field(default=300, ge=1, le=1_000_000)
     """How many steps quantization-aware training takes."""
     held_out_images: int = Field(default=256, ge=1, le=100_000)
     """How many train images no step learns from: they decide which steps are kept. At most a quarter of the train images."""
