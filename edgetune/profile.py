@@ -44,6 +44,8 @@ class Runtime(Strict):
     """Threads across operators; more than 1 has an effect in parallel execution only."""
     execution_mode: Literal["sequential", "parallel"] = "sequential"
     """Whether independent operators run at once."""
+    memory_arena: bool = True
+    """Whether the CPU provider keeps memory that it has once asked for; else a process needs less, and asks more often."""
     config: dict[str, str] = Field(default_factory=dict)
     """Session configuration entries by name."""
     min_onnxruntime: str = Field(default="1.17.0", pattern=r"^\d+\.\d+\.\d+$")
@@ -57,6 +59,8 @@ class Runtime(Strict):
             "intra_op_threads": self.intra_op_threads,
             "inter_op_threads": self.inter_op_threads,
             "execution_mode": self.execution_mode,
+            # Left out where it is as always: runners of earlier bundles do not know it.
+            **({} if self.memory_arena else {"memory_arena": False}),
             "config": dict(self.config),
         }
 

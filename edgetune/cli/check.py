@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetune.cli.timing import Counts, timing_options
 from edgetune.errors import EdgetuneError, ExitCode
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 )
 @click.option("--stand-in", is_flag=True, help="Measure also on a named device that the bundle was not built for.")
 @click.option("--quick", is_flag=True, help="Few queries: a look, not a measurement.")
+@timing_options
+@click.option(
+    "--streams", metavar="N,…", type=Counts(), default=(), help="Throughput of so many parallel streams, too, and energy."
+)
 @click.option("--strict", is_flag=True, help="Exit with 11 where a verdict is INCONCLUSIVE.")
 @click.option("--json", "as_json", is_flag=True, help="Print verdicts and measurement as JSON.")
 def command(
@@ -43,6 +48,9 @@ def command(
     fleet: Path | None,
     stand_in: bool,
     quick: bool,
+    period_ms: float,
+    min_seconds: float,
+    streams: tuple[int, ...],
     strict: bool,
     as_json: bool,
 ) -> int:
@@ -55,7 +63,7 @@ def command(
     once; then every pair of them is compared, on the images of --data or else on the golden ones.
     """
     from edgetune.cli.console import progress
-    from edgetune.outside import check_on
+    from edgetune.outside import Extent, check_on
     from edgetune.outside.fleet import devices_of
     from edgetune.release.load import locate_bundle
 
@@ -65,7 +73,7 @@ def command(
             devices or {"auto": "auto"},
             locate_bundle(bundle),
             source,
-            quick=quick,
+            extent=Extent(quick=quick, period_s=period_ms / 1e3, min_seconds=min_seconds, streams=streams),
             progress=talk,
             stand_in=stand_in or not devices,
         )
@@ -81,12 +89,15 @@ def _one(one: Checked, *, strict: bool, as_json: bool) -> int:
     from edgetune.report.compose import overall, standing
     from edgetune.report.console import verdict_lines
     from edgetune.report.exit_code import code_of
+    from edgetune.report.speed import speed_lines
 
     verdict = overall(one.verdicts)
     if as_json:
         click.echo(json.dumps(_as_json(one), indent=2, ensure_ascii=False))
     else:
         click.echo("\n".join(verdict_lines(one.verdicts)))
+        for line in speed_lines(one.measurement):
+            click.echo(line)
         click.echo(f"measured on {standing(one.measurement)}")
         click.echo(f"overall {verdict}")
     return int(code_of(verdict, strict))

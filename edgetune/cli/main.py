@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("edgetune.cli.check:command", "Verify a bundle's digests, then measure and judge it again."),
     "compare": ("edgetune.cli.compare:command", "Hold a candidate against its baseline: is it worse?"),
     "baseline": ("edgetune.cli.baseline:command", "Accept a bundle as the baseline of later comparisons."),
+    "hotspots": ("edgetune.cli.hotspots:command", "Say where a model's time goes on a device, layer by layer."),
+    "tune": ("edgetune.cli.tune:command", "Search threads, spinning and memory arena on a device."),
     "sign": ("edgetune.cli.sign:command", "Say which release a bundle is, and sign it with an OpenSSH key."),
     "verify": ("edgetune.cli.verify:command", "Verify a bundle's signature and all of its files."),
     "ship": ("edgetune.cli.ship:command", "Put a signed bundle on devices, see how they stand, go back."),

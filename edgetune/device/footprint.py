@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,31 @@ def measure_footprint(model_path: Path, options: Mapping[str, Any], deadline_s: 
     Raises:
         RunnerError: TARGET: the child died by a signal or hung. Else what the child itself ran into, with its exit code.
     """
-    arguments = [*own_command(), "_footprint", str(model_path), json.dumps(dict(options))]
+    return dict(run_child(model_path, ["_footprint", str(model_path), json.dumps(dict(options))], deadline_s))
+
+
+def run_child(model_path: Path, arguments: Sequence[str], deadline_s: float = DEADLINE_S) -> Any:
+    """Return the JSON that this package writes to stdout when it is started again in a fresh process.
+
+    Args:
+        model_path: of the model that the process works on, for what is said of its end.
+        arguments: the command and what it needs.
+        deadline_s: after so many seconds the child counts as hung and is killed.
+
+    Raises:
+        RunnerError: TARGET: the child died by a signal or hung. Else what the child itself ran into, with its exit code.
+    """
+    command = [*own_command(), *arguments]
     try:
         child = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, env=own_environment(), timeout=deadline_s, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=own_environment(), timeout=deadline_s, check=False
         )
     except subprocess.TimeoutExpired:
         raise RunnerError(
             f"{model_path}: the process that opens it did not end within {deadline_s:g} s", ExitCode.TARGET
         ) from None
     if child.returncode == 0:
-        return dict(json.loads(child.stdout.decode("utf-8")))
+        return json.loads(child.stdout.decode("utf-8"))
     raise child_fault(model_path, child.returncode, child.stderr)
 
 

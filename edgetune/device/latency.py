@@ -39,7 +39,7 @@ class LatencyPlan:
         rounds: how often the models take turns.
         queries_per_round: queries of each model in a round.
         max_seconds: where the warm-up says that a model would need longer than this, rounds get shorter for all.
-        min_seconds: rounds are added until every model has been timed for so long.
+        min_seconds: rounds are added until every model has been timed for so long, rests included.
         period_seconds: a query begins so long after the one before it, as in a device that sleeps meanwhile: its caches are
             cold then and its clock is low. 0: at once. Where a query takes longer than that, the next one follows at once.
     """
@@ -82,7 +82,7 @@ def measure_latency(sessions: Mapping[str, Any], images: npt.NDArray[np.uint8], 
         warm = {name: _warm_up(sessions[name], images, plan) for name in names}
         per_round = _fitting(plan, max((statistics.median(taken) for taken in warm.values() if taken), default=0.0))
         number = 0
-        while number < plan.rounds or _shortest_s(samples) < plan.min_seconds:
+        while number < plan.rounds or _shortest_s(samples, plan.period_seconds) < plan.min_seconds:
             for name in names if number % 2 == 0 else reversed(names):
                 samples[name].append(measure_block(sessions[name], images, number * per_round, per_round, plan.period_seconds))
             number += 1
@@ -107,8 +107,9 @@ def _fitting(plan: LatencyPlan, query_ns: float) -> int:
     return min(plan.queries_per_round, max(in_time, math.ceil(FEWEST / plan.rounds)))
 
 
-def _shortest_s(samples: Mapping[str, Sequence[Sequence[int]]]) -> float:
-    return min(sum(map(sum, rounds)) for rounds in samples.values()) / 1e9
+def _shortest_s(samples: Mapping[str, Sequence[Sequence[int]]], period: float) -> float:
+    """Return for how long the model was timed that was timed the least; the rest between paced queries counts."""
+    return min(sum(max(taken / 1e9, period) for block in rounds for taken in block) for rounds in samples.values())
 
 
 @contextlib.contextmanager

@@ -9,8 +9,11 @@
         "sha256": "…", "providers": ["…"], "classes": C,
         "eval": null | {"images": N, "seconds": s, "finite": bool, "constant": bool},
         "latency": null | {…},       as `latency.measure_latency` gives it
-        "footprint": null | {…}}},   as `footprint.measure_footprint` gives it
+        "footprint": null | {…},     as `footprint.measure_footprint` gives it
+        "throughput": null | {…}}},  as `throughput.measure_throughput` gives it
      "pairs": {…},                   only where asked for, as `pairs.measure_pairs` gives it
+     "operators": {…},               only where asked for, as `operators.measure_operators` gives it
+     "trials": {…},                  only where asked for, as `trials.measure_trials` gives it
      "golden": null | {…}}           as `golden.check_golden` gives it, and "model": NAME
 
 `finite` is false where a logit is NaN or infinite; `constant` is true where two or more images all have the same logits. The
@@ -32,9 +35,12 @@ from .exitcodes import ExitCode, RunnerError
 from .footprint import measure_footprint
 from .golden import check_golden, golden_tensors
 from .latency import measure_latency
+from .operators import measure_operators
 from .pairs import measure_pairs
 from .request import ModelRequest, Request
 from .session import image_shape, open_session
+from .throughput import measure_throughput
+from .trials import measure_trials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,16 +82,30 @@ def measure(request: Request, out: Path | None, say: Callable[[str], None]) -> d
     if request.latency:
         say(f"latency: {request.latency.rounds} rounds of {request.latency.queries_per_round} queries")
         parts["latency"] = measure_latency(sessions, images, request.latency)
+    parts["throughput"] = _throughputs(request, say)
     golden = _golden(request, sessions)
-    compared = {}
-    if request.pairs:
-        paths = {model.name: model.path for model in request.models}
-        compared["pairs"] = measure_pairs(request.pairs, paths, request.images, say)
+    compared = _compared(request, out, say)
     result = {"schema": 1, "runner": RUNNER_VERSION, "environment": before, "environment_after": condition()}
     result.update(models=_entries(request, sessions, classes, parts), golden=golden, **compared)
     if out is not None:
         write_json(out / MEASUREMENT, result)
     return result
+
+
+def _compared(request: Request, out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what is measured in fresh processes beside the figures of each model."""
+    found: dict[str, Any] = {}
+    paths = {model.name: model.path for model in request.models}
+    if request.pairs:
+        found["pairs"] = measure_pairs(request.pairs, paths, request.images, say)
+    if request.operators and out is not None:
+        name = request.operators.model
+        say(f"{name}: operator by operator")
+        optimised = out / f"optimised-{name}.onnx"
+        found["operators"] = measure_operators(request.operators, paths[name], request.session, request.images, optimised)
+    if request.trials:
+        found["trials"] = measure_trials(request.trials, paths[request.trials.model], request.images, say)
+    return found
 
 
 def _entries(
@@ -97,7 +117,7 @@ def _entries(
             "sha256": model.sha256,
             "providers": list(sessions[model.name].get_providers()),
             "classes": classes[model.name],
-            **{part: parts.get(part, {}).get(model.name) for part in ("eval", "latency", "footprint")},
+            **{part: parts.get(part, {}).get(model.name) for part in ("eval", "latency", "footprint", "throughput")},
         }
         for model in request.models
     }
@@ -108,6 +128,16 @@ def _footprints(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     for model in request.models if request.footprint else ():
         say(f"{model.name}: cold start and memory")
         found[model.name] = measure_footprint(model.path, request.session)
+    return found
+
+
+def _throughputs(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if request.throughput is None:
+        return found
+    for model in request.models:
+        say(f"{model.name}: parallel streams")
+        found[model.name] = measure_throughput(request.throughput, model.path, request.session, request.images)
     return found
 
 

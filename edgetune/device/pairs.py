@@ -51,6 +51,7 @@ class PairsPlan:
         warmup: queries of each process that do not count.
         blocks: how often the two take turns.
         queries_per_block: of each process in a block.
+        period_seconds: a query begins so long after the one before it; see `latency.LatencyPlan`.
     """
 
     models: tuple[str, str]
@@ -60,6 +61,7 @@ class PairsPlan:
     warmup: int = 20
     blocks: int = 16
     queries_per_block: int = 16
+    period_seconds: float = 0.0
 
 
 def measure_pairs(
@@ -79,11 +81,11 @@ def measure_pairs(
     pairs = []
     for number in range(plan.first, plan.first + plan.pairs):
         say(f"pair {number + 1} of {plan.first + plan.pairs}: {plan.models[0]}, {plan.models[1]}")
-        pairs.append({"sides": _pair(plan, paths, images, number)})
+        pairs.append({"sides": measure_pair(plan, paths, images, number)})
     return {"models": list(plan.models), "pairs": pairs}
 
 
-def _pair(plan: PairsPlan, paths: Mapping[str, Path], images: Path | None, number: int) -> list[dict[str, Any]]:
+def measure_pair(plan: PairsPlan, paths: Mapping[str, Path], images: Path | None, number: int) -> list[dict[str, Any]]:
     """Return what the processes of one pair measured, in the order of the plan's models."""
     sides = []
     try:
@@ -103,6 +105,7 @@ def _pair(plan: PairsPlan, paths: Mapping[str, Path], images: Path | None, numbe
                     "do": "run",
                     "start": block * plan.queries_per_block - AGAIN,
                     "queries": plan.queries_per_block + AGAIN,
+                    "period": plan.period_seconds,
                 }
                 blocks[id(side)].append(side.ask(order)[AGAIN:])
         return [{**opened[id(side)], **_figures(blocks[id(side)])} for side in sides]
@@ -203,15 +206,15 @@ def turns_here(
             if order["do"] == "open":
                 cost = footprint_here(model_path, options)
                 session = open_session(model_path, options)
-                pictures = _pictures(session, images)
+                pictures = query_images(session, images)
                 answer(cost)
             elif order["do"] == "run":
-                answer(measure_block(session, pictures, max(0, order["start"]), order["queries"]))
+                answer(measure_block(session, pictures, max(0, order["start"]), order["queries"], order.get("period", 0.0)))
             else:
                 answer(None)
 
 
-def _pictures(session: Any, images: Path | None) -> Any:
+def query_images(session: Any, images: Path | None) -> Any:
     """Return images for the queries: those of a file if they fit the model, else noise, always the same."""
     import numpy as np
 

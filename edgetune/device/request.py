@@ -11,16 +11,21 @@ from typing import Any
 from .digest import SHA256, read_json
 from .exitcodes import ExitCode, RunnerError
 from .latency import LatencyPlan
+from .operators import OperatorsPlan
 from .pairs import PairsPlan
 from .preprocess import Preprocessing
 from .session import options_faults
+from .throughput import ThroughputPlan
+from .trials import TrialsPlan
 
 SCHEMA = 1
 SPANS = ("max_seconds", "min_seconds", "period_seconds")
 LONGEST_S = 1e6
+MOST_STREAMS = 256
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 REQUIRED = ("schema", "models", "session")
-OPTIONAL = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing", "pairs")
+SINGLE = ("eval", "latency", "footprint", "golden", "golden_model", "preprocessing")
+OPTIONAL = (*SINGLE, "pairs", "operators", "trials", "throughput")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Request:
         golden_model: the name of the model that the golden logits are of: the last, unless the request says otherwise.
         preprocessing: of the golden images; None where it is not known.
         pairs: which two models to compare in fresh processes; None for none.
+        operators: which model to profile operator by operator; None for none.
+        trials: which session options to try on a model; None for none.
+        throughput: how many parallel streams to measure of each model; None for none.
     """
 
     models: tuple[ModelRequest, ...]
@@ -59,6 +67,9 @@ class Request:
     golden_model: str = ""
     preprocessing: Preprocessing | None = None
     pairs: PairsPlan | None = None
+    operators: OperatorsPlan | None = None
+    trials: TrialsPlan | None = None
+    throughput: ThroughputPlan | None = None
 
 
 def read_request(path: Path | str) -> Request:
@@ -85,7 +96,11 @@ def read_request(path: Path | str) -> Request:
     if plan and images is None and golden is None:
         faults.append("latency: needs images; give eval or golden")
     preprocessing = _preprocessing(content.get("preprocessing"), faults)
-    pairs = _pairs(content.get("pairs"), [model.name for model in models], faults)
+    names = [model.name for model in models]
+    pairs = _pairs(content.get("pairs"), names, faults)
+    operators = _operators(content.get("operators"), names, faults)
+    throughput = _throughput(content.get("throughput"), faults)
+    trials = _trials(content.get("trials"), names, faults)
     if faults:
         raise RunnerError(f"{path} is not a request that can be honoured", ExitCode.USAGE, tuple(faults))
     return Request(
@@ -99,6 +114,9 @@ def read_request(path: Path | str) -> Request:
         golden_model=name,
         preprocessing=preprocessing,
         pairs=pairs,
+        operators=operators,
+        trials=trials,
+        throughput=throughput,
     )
 
 
@@ -109,6 +127,10 @@ def _expect(holds: bool, fault: str, faults: list[str]) -> None:
 
 def _whole(value: Any, least: int) -> bool:
     return type(value) is int and value >= least
+
+
+def _seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < LONGEST_S
 
 
 def _models(entries: Any, faults: list[str]) -> tuple[ModelRequest, ...]:
@@ -156,7 +178,7 @@ def _latency(entry: Any, faults: list[str]) -> LatencyPlan | None:
     wrong += [
         f"latency.{key}: got {entry[key]!r}, expected seconds from 0 on"
         for key in SPANS
-        if key in entry and not (type(entry[key]) in (int, float) and 0 <= entry[key] < LONGEST_S)
+        if key in entry and not _seconds(entry[key])
     ]
     faults += wrong
     return None if wrong else LatencyPlan(**entry)
@@ -191,3 +213,54 @@ def _pairs(entry: Any, names: list[str], faults: list[str]) -> PairsPlan | None:
         return None
     numbers = {key: entry[key] for key in least}
     return PairsPlan(models=(models[0], models[1]), sessions=(sessions[0], sessions[1]), **numbers)
+
+
+def _operators(entry: Any, names: list[str], faults: list[str]) -> OperatorsPlan | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, Mapping) or set(entry) != {"model", "warmup", "queries"}:
+        faults.append("operators: expected model, warmup, queries and nothing else, or null")
+        return None
+    before = len(faults)
+    _expect(entry["model"] in names, f"operators.model: got {entry['model']!r}, expected the name of a model", faults)
+    for key, least in (("warmup", 0), ("queries", 1)):
+        expected = f"operators.{key}: got {entry[key]!r}, expected a whole number from {least} on"
+        _expect(_whole(entry[key], least), expected, faults)
+    return OperatorsPlan(**entry) if len(faults) == before else None
+
+
+def _trials(entry: Any, names: list[str], faults: list[str]) -> TrialsPlan | None:
+    if entry is None:
+        return None
+    least = {"rounds": 1, "first": 0, "warmup": 0, "blocks": 1, "queries_per_block": 1}
+    keys = ("model", "present", "candidates", *least, "period_seconds")
+    if not isinstance(entry, Mapping) or set(entry) != set(keys):
+        faults.append(f"trials: expected {', '.join(keys)} and nothing else, or null")
+        return None
+    before = len(faults)
+    _expect(entry["model"] in names, f"trials.model: got {entry['model']!r}, expected the name of a model", faults)
+    candidates = entry["candidates"]
+    if isinstance(candidates, list) and candidates:
+        faults += [f"trials.{fault}" for options in (entry["present"], *candidates) for fault in options_faults(options)]
+    else:
+        faults.append("trials.candidates: expected tables of session options, one at least")
+    _expect(_seconds(entry["period_seconds"]), "trials.period_seconds: expected seconds from 0 on", faults)
+    wrong = [key for key, bound in least.items() if not _whole(entry[key], bound)]
+    faults += [f"trials.{key}: got {entry[key]!r}, expected a whole number from {least[key]} on" for key in wrong]
+    return TrialsPlan(**{**entry, "candidates": tuple(candidates)}) if len(faults) == before else None
+
+
+def _throughput(entry: Any, faults: list[str]) -> ThroughputPlan | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, Mapping) or set(entry) != {"threads", "seconds", "rounds"}:
+        faults.append("throughput: expected threads, seconds, rounds and nothing else, or null")
+        return None
+    before, threads = len(faults), entry["threads"]
+    counts = (
+        isinstance(threads, list) and bool(threads) and all(_whole(count, 1) and count <= MOST_STREAMS for count in threads)
+    )
+    _expect(counts, f"throughput.threads: got {threads!r}, expected numbers from 1 to {MOST_STREAMS}", faults)
+    _expect(_seconds(entry["seconds"]) and entry["seconds"] > 0, "throughput.seconds: expected more than 0", faults)
+    _expect(_whole(entry["rounds"], 1), "throughput.rounds: expected a whole number from 1 on", faults)
+    return ThroughputPlan(**{**entry, "threads": tuple(threads)}) if len(faults) == before else None

@@ -106,6 +106,15 @@ def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
     turns.add_argument("model", type=Path)
     turns.add_argument("session")
     turns.add_argument("images")
+
+    operators = add("_operators", _operators, "Profile one model in this process (started by measure).")
+    operators.add_argument("model", type=Path)
+    operators.add_argument("told")
+    operators.add_argument("optimised", type=Path)
+
+    throughput = add("_throughput", _throughput, "Measure parallel streams in this process (started by measure).")
+    throughput.add_argument("model", type=Path)
+    throughput.add_argument("told")
     return parser
 
 
@@ -182,6 +191,24 @@ def _footprint(asked: argparse.Namespace) -> int:
     from .footprint import footprint_here
 
     _print_json(footprint_here(asked.model, parse_json(asked.session.encode("utf-8"), "session")))
+    return ExitCode.OK
+
+
+def _operators(asked: argparse.Namespace) -> int:
+    from .operators import OperatorsPlan, operators_here
+
+    options, images, plan = json.loads(asked.told)
+    pictures = Path(images) if images else None
+    _print_json(operators_here(asked.model, options, pictures, OperatorsPlan(**plan), asked.optimised))
+    return ExitCode.OK
+
+
+def _throughput(asked: argparse.Namespace) -> int:
+    from .throughput import ThroughputPlan, throughput_here
+
+    options, images, plan = json.loads(asked.told)
+    pictures = Path(images) if images else None
+    _print_json(throughput_here(asked.model, options, pictures, ThroughputPlan(**plan)))
     return ExitCode.OK
 
 

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "intra_op_threads": 1,
     "inter_op_threads": 1,
     "execution_mode": "sequential",
+    "memory_arena": True,
     "config": {},
 }
 ERRORS_ONLY = 3
@@ -40,6 +41,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "intra_op_threads": (lambda v: type(v) is int and 1 <= v <= 256, "a number from 1 to 256"),
     "inter_op_threads": (lambda v: type(v) is int and 1 <= v <= 256, "a number from 1 to 256"),
     "execution_mode": (lambda v: v in list(EXECUTION_MODES), f"one of {', '.join(EXECUTION_MODES)}"),
+    "memory_arena": (lambda v: type(v) is bool, "true or false"),
     "config": (
         lambda v: isinstance(v, dict) and all(isinstance(key, str) and isinstance(text, str) for key, text in v.items()),
         "a table of texts",
@@ -58,13 +60,15 @@ def options_faults(options: Any) -> list[str]:
     return faults
 
 
-def open_session(model_path: Path | str, options: Mapping[str, Any]) -> Any:
+def open_session(model_path: Path | str, options: Mapping[str, Any], prepare: Callable[[Any], None] | None = None) -> Any:
     """Return an `onnxruntime.InferenceSession` on a model that keeps the contract, with the provider that was asked for.
 
     Args:
         model_path: the ONNX file.
-        options: `providers`, `graph_optimization`, `intra_op_threads`, `inter_op_threads`, `execution_mode`, `config`; a key
-            that is left out has the value in `DEFAULTS`.
+        options: `providers`, `graph_optimization`, `intra_op_threads`, `inter_op_threads`, `execution_mode`, `memory_arena`
+            (whether the CPU provider keeps memory that it has once asked for), `config`; a key that is left out has the value
+            in `DEFAULTS`.
+        prepare: called with the `onnxruntime.SessionOptions` that follow from them, to add what no bundle carries: profiling.
 
     Raises:
         RunnerError: USAGE: an option that is not known or cannot be. TARGET: onnxruntime is not installed, or the first
@@ -79,7 +83,7 @@ def open_session(model_path: Path | str, options: Mapping[str, Any]) -> Any:
     providers = [name for name in wanted["providers"] if name in available]
     if wanted["providers"][0] not in available:
         raise _not_obtained(wanted["providers"][0], "nothing", available)
-    session = _create(onnxruntime, Path(model_path), wanted, providers)
+    session = _create(onnxruntime, Path(model_path), wanted, providers, prepare)
     obtained = session.get_providers()
     if obtained[0] != wanted["providers"][0]:
         # The library of an accelerator may be installed and its driver missing: ONNX Runtime then falls back to the CPU.
@@ -107,7 +111,13 @@ def _not_obtained(asked: str, got: str, available: list[str]) -> RunnerError:
     )
 
 
-def _create(onnxruntime: Any, path: Path, wanted: Mapping[str, Any], providers: list[str]) -> Any:
+def _create(
+    onnxruntime: Any,
+    path: Path,
+    wanted: Mapping[str, Any],
+    providers: list[str],
+    prepare: Callable[[Any], None] | None,
+) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
     settings.graph_optimization_level = getattr(
@@ -116,6 +126,9 @@ def _create(onnxruntime: Any, path: Path, wanted: Mapping[str, Any], providers: 
     settings.execution_mode = getattr(onnxruntime.ExecutionMode, EXECUTION_MODES[wanted["execution_mode"]])
     settings.intra_op_num_threads = wanted["intra_op_threads"]
     settings.inter_op_num_threads = wanted["inter_op_threads"]
+    settings.enable_cpu_mem_arena = wanted["memory_arena"]
+    if prepare:
+        prepare(settings)
     try:
         for key, value in sorted(wanted["config"].items()):
             settings.add_session_config_entry(key, value)

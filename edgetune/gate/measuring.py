@@ -21,7 +21,7 @@ from edgetune.verify.targets.interface import EvalRequest, ModelRequest, PairsRe
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Answers", "Device"]
+__all__ = ["Answers", "Device", "restless_reasons"]
 
 BLOCK_MS = 8.0
 """A block of queries lasts about so long: shorter ones drown in the switch from one process to the other."""
@@ -115,7 +115,7 @@ class Device:
         request = Request(
             models=(_model(side),), session=self.session(side), eval=EvalRequest(images=images.path), footprint=False
         )
-        raw, folder = self._measured(request)
+        raw, folder = self.measured(request)
         told = raw["models"][side.name]["eval"]
         logits = np.array(np.load(folder / f"logits-{side.name}.npy", allow_pickle=False))
         query_ms = 1000 * told["seconds"] / max(told["images"], 1)
@@ -127,7 +127,7 @@ class Device:
         Raises:
             TargetError: see `answers`.
         """
-        raw, _ = self._measured(Request(models=(_model(side),), session=self.session(side)))
+        raw, _ = self.measured(Request(models=(_model(side),), session=self.session(side)))
         return float(raw["models"][side.name]["footprint"]["first_inference_ms"])
 
     def timed(
@@ -161,8 +161,8 @@ class Device:
             models = (_model(baseline), _model(candidate)) if both else (_model(baseline),)
             began = time.monotonic()
             request = Request(models=models, session=self.session(baseline), eval=pictures, footprint=False, pairs=plan)
-            raw, _ = self._measured(request)
-            restless.update(dict.fromkeys(_restless(raw)))
+            raw, _ = self.measured(request)
+            restless.update(dict.fromkeys(restless_reasons(raw)))
             what = "baseline against candidate" if both else "baseline against itself"
             self.progress.line(f"{what}: {first + count} pairs of processes, {time.monotonic() - began:.0f} s")
             found: Sequence[Pair] = raw["pairs"]["pairs"]
@@ -171,7 +171,13 @@ class Device:
         result = timed(measure, tolerance_percent, looks)
         return Timed(control=result.control, pairs=result.pairs, alpha=result.alpha, restless="; ".join(restless))
 
-    def _measured(self, request: Request) -> tuple[dict[str, Any], Path]:
+    def measured(self, request: Request) -> tuple[dict[str, Any], Path]:
+        """Return the device's answer to a request, and the folder where it lies.
+
+        Raises:
+            TargetError: as `Target.measure`.
+            ArtefactError: likewise.
+        """
         self.requests += 1
         folder = self.folder / f"{self.requests:02}"
         raw = self.target.measure(request, folder, self.progress)
@@ -183,7 +189,7 @@ def _model(side: Side) -> ModelRequest:
     return ModelRequest(name=side.name, path=side.path, sha256=side.shown.model_sha256)
 
 
-def _restless(raw: dict[str, Any]) -> list[str]:
+def restless_reasons(raw: dict[str, Any]) -> list[str]:
     """Return what makes times worthless that comparing side by side does not cure."""
     before, after = raw["environment"], raw["environment_after"]
     reasons = []

@@ -9,5 +9,6 @@ labelled images, `importing` is the stage made of them. `labelled` holds images 
 from edgetune.outside.checking import Checked, check_bundle, check_on
 from edgetune.outside.filerun import FileRun
 from edgetune.outside.given import Given
+from edgetune.verify.recheck import Extent
 
-__all__ = ["Checked", "FileRun", "Given", "check_bundle", "check_on"]
+__all__ = ["Checked", "Extent", "FileRun", "Given", "check_bundle", "check_on"]

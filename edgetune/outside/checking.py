@@ -15,6 +15,7 @@ from edgetune.outside.fleet import at_once
 from edgetune.outside.labelled import data_for, in_order_of, tasks_of
 from edgetune.progress import Progress
 from edgetune.recipe import DataRecipe, TaskRecipe
+from edgetune.verify.recheck import Extent, judge_again, measure_again
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,7 @@ def check_bundle(
         DataError: the images cannot be used, or their classes are not the model's.
         TargetError: the device cannot be used, or is not what the bundle was built for and may not stand in.
     """
-    found = check_on({device: device}, bundle, source, quick=quick, progress=progress, stand_in=stand_in)[device]
+    found = check_on({device: device}, bundle, source, extent=Extent(quick=quick), progress=progress, stand_in=stand_in)[device]
     if isinstance(found, EdgetuneError):
         raise found
     return found.measurement, found.verdicts
@@ -73,7 +74,7 @@ def check_on(
     bundle: Path,
     source: str | None,
     *,
-    quick: bool,
+    extent: Extent,
     progress: Progress,
     stand_in: bool,
 ) -> dict[str, Checked | EdgetuneError]:
@@ -83,7 +84,7 @@ def check_on(
         devices: name → address.
         bundle: the bundle's folder.
         source: labelled images.
-        quick: few queries.
+        extent: how much is measured.
         progress: told what goes on, with one label for each device.
         stand_in: whether a machine that the bundle was not built for may measure it.
 
@@ -95,7 +96,6 @@ def check_on(
         DataError: the images cannot be used, or their classes are not the model's.
     """
     from edgetune.release.load import load_bundle
-    from edgetune.verify.recheck import judge_again, measure_again
 
     manifest = load_bundle(bundle)
     progress.line("every file is what was built")
@@ -111,7 +111,7 @@ def check_on(
                 bundle,
                 manifest,
                 dataset,
-                quick=quick,
+                extent=extent,
                 folder=folder,
                 progress=talk,
                 device=devices[name],

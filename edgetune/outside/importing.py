@@ -12,10 +12,10 @@ from edgetune.device.exitcodes import RunnerError
 from edgetune.device.session import one_line, open_session
 from edgetune.errors import Fault, GraphError
 from edgetune.files import sha256_file, write_atomic
+from edgetune.macs import multiply_accumulates
 from edgetune.numeric import PLAIN_SESSION, compare_logits, spread_rows
 from edgetune.onnxfile import write_metadata
 from edgetune.outside.contract import only_logits, with_contract
-from edgetune.outside.macs import multiply_accumulates
 from edgetune.outside.reading import ModelFile
 from edgetune.outside.trial import Original, chance_warning, refuse_to_guess, some_images
 

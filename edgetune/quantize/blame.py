@@ -6,8 +6,6 @@ those of the files by their names, so that an integer layer stands beside its ow
 
 from __future__ import annotations
 
-import json
-import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgetune.quantize.optimised import CONVERSIONS, LAYOUT_OPERATORS, Origins, optimised_model
+from edgetune.device.operators import kernel_events, middle
+from edgetune.optimised import CONVERSIONS, LAYOUT_OPERATORS, Origins, optimised_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +27,6 @@ __all__ = ["Blame", "Culprit", "blame"]
 
 RUNS = 50
 WARMUP = 10
-EVENT = "_kernel_time"
 INTEGER_OPERATORS = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "QAttention")
 """How the names of operators begin that compute in integers whatever they write."""
 # A layer counts as slower only by more than the profile's whole microseconds and its noise can feign.
@@ -185,7 +183,7 @@ def _profile(
             feed = {"image": images[number % len(images)][None]}
             for session in sessions:
                 session.run(None, feed)
-        events = [json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")) for session in sessions]
+        events = [list(kernel_events(Path(session.end_profiling()))) for session in sessions]
     return [_timed(some, known, warmup) for some, known in zip(events, origins, strict=True)]
 
 
@@ -201,26 +199,19 @@ def _timed(events: Sequence[Mapping[str, Any]], origins: Mapping[str, onnx.NodeP
     """Return the nodes of a profile, each with its time over the runs behind the warm-up."""
     by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:
-        if event["cat"] == "Node" and event["name"].endswith(EVENT):
-            by_name[event["name"].removesuffix(EVENT)].append(event)
+        by_name[event["name"]].append(event)
     nodes = []
     for name, some in by_name.items():
-        facts, origin = some[0]["args"], origins.get(name)
+        facts, origin = some[0], origins.get(name)
         nodes.append(
             _Timed(
                 origin=origin.name if origin is not None else name.partition(":")[2],
                 # A bias is dequantized under the name of its layer.
-                operator=facts["op_name"] if origin is None or facts["op_name"] in CONVERSIONS else origin.op_type,
-                runs_as=facts["op_name"],
+                operator=facts["operator"] if origin is None or facts["operator"] in CONVERSIONS else origin.op_type,
+                runs_as=facts["operator"],
                 made_up=origin is None,
-                writes=next(iter(facts["output_type_shape"][0]), "") if facts["output_type_shape"] else "",
-                microseconds=_middle([event["dur"] for event in some[warmup:]]),
+                writes=facts["outputs"][0][0] if facts["outputs"] else "",
+                microseconds=middle([event["microseconds"] for event in some[warmup:]]),
             )
         )
     return nodes
-
-
-def _middle(times: Sequence[int]) -> float:
-    """Return the mean of the middle half: as robust as the median, and finer than the profile's whole microseconds."""
-    quarter = len(times) // 4
-    return statistics.fmean(sorted(times)[quarter : len(times) - quarter])

@@ -9,6 +9,8 @@ from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from edgetune.optimised import LAYERS
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYERS", "Grid", "QuantGraph", "Unsupported", "WeightGrid", "attribute", "integer_limits", "living"]
 
-# Operators with a weight, which integer inference is about.
-LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 # Operators with an integer kernel in ONNX Runtime's CPU provider that compute.
 COMPUTE = LAYERS | {"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"}
 # Operators that only move values: input and output share one scale.

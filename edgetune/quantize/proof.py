@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune.quantize.graph import INTEGER, LAYERS, MOVES
-from edgetune.quantize.optimised import CONVERSIONS, FLOAT_LAYERS, LAYOUT_OPERATORS, Origins, optimised_model
+from edgetune.optimised import CONVERSIONS, FLOAT_LAYERS, LAYERS, LAYOUT_OPERATORS, Origins, optimised_model
+from edgetune.quantize.graph import INTEGER, MOVES
 
 if TYPE_CHECKING:
     import onnx

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from edgetune.artefacts import Measurement, VerdictRow
 from edgetune.errors import EdgetuneError
 from edgetune.report.compose import overall, standing
+from edgetune.report.speed import speed_lines
 
 __all__ = ["device_lines", "matrix_lines"]
 
@@ -27,6 +28,8 @@ def device_lines(found: Mapping[str, _Checked | EdgetuneError]) -> list[str]:
             lines += [f"{name}: not measured", *(f"  {line}" for line in str(one).splitlines())]
             continue
         lines.append(f"{name}: {overall(one.verdicts)}, {_latency(one.measurement)}{standing(one.measurement)}")
+        if any(model.get("throughput") for model in one.measurement.raw["models"].values()):
+            lines += [f"  {line}" for line in speed_lines(one.measurement)]
         lines += [
             f"  {row.verdict} {row.name}: {row.figure or row.reason}"
             for row in one.verdicts

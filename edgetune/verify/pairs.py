@@ -19,7 +19,7 @@ from edgetune.artefacts import VerdictName, VerdictRow
 from edgetune.verify.rows import undecided
 from edgetune.verify.statistics import POWER_Z, Shift, hodges_lehmann
 
-__all__ = ["LOOKS", "QUICK_LOOKS", "Timed", "cost", "latency", "timed"]
+__all__ = ["LOOKS", "QUICK_LOOKS", "Timed", "cost", "latency", "log_ratio", "timed"]
 
 LOOKS = (10, 20, 40)
 QUICK_LOOKS = (6,)
@@ -74,10 +74,11 @@ def _until(
 
 
 def _shift(pairs: Sequence[Pair], alpha: float) -> Shift:
-    return hodges_lehmann([_log_ratio(pair) for pair in pairs], alpha)
+    return hodges_lehmann([log_ratio(pair) for pair in pairs], alpha)
 
 
-def _log_ratio(pair: Pair) -> float:
+def log_ratio(pair: Pair) -> float:
+    """Return how much slower the second of a pair was than the first: the median over the blocks of ln(second / first)."""
     baseline, candidate = (side["block_medians_ms"] for side in pair["sides"])
     return statistics.median(math.log(after / before) for before, after in zip(baseline, candidate, strict=True))
 
@@ -147,7 +148,7 @@ def _bounds(shift: Shift, pairs: Sequence[Pair]) -> dict[str, Any]:
         "estimate_percent": _percent(shift.estimate),
         "low_percent": _percent(shift.low),
         "high_percent": _percent(shift.high),
-        "log_ratios": [round(_log_ratio(pair), 5) for pair in pairs],
+        "log_ratios": [round(log_ratio(pair), 5) for pair in pairs],
     }
 
 

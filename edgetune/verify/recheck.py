@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,44 @@ from edgetune.profile import device_mismatches
 from edgetune.progress import Progress
 from edgetune.verify import costs, rows
 from edgetune.verify.reclaim import reclaimed
-from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request
+from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request, ThroughputRequest
 from edgetune.verify.targets.opening import open_target
 
-__all__ = ["judge_again", "measure_again"]
+__all__ = ["Extent", "judge_again", "measure_again"]
 
 QUICK = LatencyRequest(warmup=5, rounds=4, queries_per_round=16)
+QUICK_STREAM_S = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+        quick: few queries.
+        period_s: a query begins so long after the one before it, as on a device that sleeps meanwhile; 0 for at once.
+        min_seconds: the least time for which latency is measured.
+        streams: numbers of parallel streams whose throughput is measured; empty for none.
+    """
+
+    quick: bool = False
+    period_s: float = 0.0
+    min_seconds: float = 0.0
+    streams: tuple[int, ...] = ()
+
+    @property
+    def latency(self) -> LatencyRequest:
+        """What is asked of latency."""
+        plan = QUICK if self.quick else LatencyRequest()
+        return plan.model_copy(update={"period_seconds": self.period_s, "min_seconds": self.min_seconds})
+
+    @property
+    def throughput(self) -> ThroughputRequest | None:
+        """What is asked of throughput."""
+        if not self.streams:
+            return None
+        plan = ThroughputRequest(threads=self.streams)
+        return plan.model_copy(update={"seconds": QUICK_STREAM_S}) if self.quick else plan
 
 
 def measure_again(
@@ -25,7 +58,7 @@ def measure_again(
     manifest: Mapping[str, Any],
     dataset: Dataset | None,
     *,
-    quick: bool,
+    extent: Extent,
     folder: Path,
     progress: Progress,
     device: str = "auto",
@@ -38,7 +71,7 @@ def measure_again(
         bundle: its folder.
         manifest: its content.
         dataset: labelled images to run as well; None for none.
-        quick: few queries.
+        extent: how much.
         folder: receives the measurement.
         progress: told what goes on.
         device: the machine's address.
@@ -64,7 +97,8 @@ def measure_again(
         models=(model,),
         session=dict(manifest["session"]),
         eval=images,
-        latency=QUICK if quick else LatencyRequest(),
+        latency=extent.latency,
+        throughput=extent.throughput,
         golden=(bundle / "golden").resolve(),
         preprocessing=Preprocessing.from_dict(manifest["preprocessing"]),
     )

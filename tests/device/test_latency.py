@@ -148,3 +148,8 @@ def test_a_paced_measurement_waits_between_queries_and_does_not_time_the_wait() 
     assert time.monotonic() - begin >= 4 * 0.03
     assert found["period_ms"] == 30.0
     assert found["queries"] == 4
+
+
+def test_the_rests_of_paced_queries_count_into_the_least_time():
+    found = measure_latency({"a": Slow(0.0)}, ONE, LatencyPlan(0, 1, 2, min_seconds=0.1, period_seconds=0.02))["a"]
+    assert found["queries"] == 6

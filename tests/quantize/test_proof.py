@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetune.optimised import Origins, optimised_model
 from edgetune.profile import Profile
 from edgetune.quantize.blame import KINDS, blame
-from edgetune.quantize.optimised import Origins, optimised_model
 from edgetune.quantize.proof import optimised_graph
 
 QUICK = {"effort": "fast", "ranges": "minmax", "bias_correction": False}

@@ -80,3 +80,23 @@ def test_one_device_that_cannot_be_used_is_said_and_decides_the_exit_code(bundle
     assert "here: KEPT" in shown
     assert "gone: not measured" in shown
     assert "cannot be resolved" in shown
+
+
+def test_queries_are_paced_and_streams_are_counted_on_request(bundle, capsys):
+    timing = ["--quick", "--streams", "1,2", "--period-ms", "2", "--min-seconds", "0.2"]
+    assert main(["check", bundle(), *timing]) == 0
+    out = capsys.readouterr().out.splitlines()
+    streams = [line for line in out if "throughput" in line]
+    assert [line.split(":")[0] for line in streams] == [
+        "int8 throughput, 1 stream at batch 1",
+        "int8 throughput, 2 streams at batch 1",
+    ]
+    assert all("images/s" in line for line in streams)
+    assert any("energy: SKIPPED: " in line or " mJ per image" in line for line in out)
+    assert any("one every 2 ms" in line for line in out)
+
+
+@pytest.mark.parametrize("counts", ["0", "1,x", "", "999"])
+def test_streams_are_numbers(bundle, counts, capsys):
+    assert main(["check", bundle(), "--streams", counts]) == 2
+    assert "expected numbers from 1 to 256 such as 1,2,4" in capsys.readouterr().err

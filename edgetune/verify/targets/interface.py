@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgetune.artefacts import Preprocessing
 from edgetune.progress import Progress
 
-__all__ = ["EvalRequest", "LatencyRequest", "ModelRequest", "PairsRequest", "Request", "Target"]
+__all__ = [
+    "EvalRequest",
+    "LatencyRequest",
+    "ModelRequest",
+    "OperatorsRequest",
+    "PairsRequest",
+    "Request",
+    "Target",
+    "ThroughputRequest",
+    "TrialsRequest",
+]
 
 
 class _Value(BaseModel):
@@ -76,6 +86,60 @@ class PairsRequest(_Value):
     queries_per_block: int = Field(default=16, ge=1)
 
 
+class OperatorsRequest(_Value):
+    """The model to profile operator by operator; see `edgetune.device.operators`.
+
+    Attributes:
+        model: its name.
+        warmup: queries that do not count.
+        queries: that do.
+    """
+
+    model: str
+    warmup: int = Field(default=10, ge=0)
+    queries: int = Field(default=50, ge=1)
+
+
+class TrialsRequest(_Value):
+    """Session options to try on one model; see `edgetune.device.trials`.
+
+    Attributes:
+        model: its name.
+        present: the options that the others are held against.
+        candidates: the others.
+        rounds: how often each is tried.
+        first: the number of the first round.
+        warmup: queries of each process that do not count.
+        blocks: how often the two of a pair take turns.
+        queries_per_block: of each process in a block.
+        period_seconds: a query begins so long after the one before it; 0 for at once.
+    """
+
+    model: str
+    present: dict[str, Any]
+    candidates: tuple[dict[str, Any], ...] = Field(min_length=1)
+    rounds: int = Field(default=3, ge=1)
+    first: int = Field(default=0, ge=0)
+    warmup: int = Field(default=20, ge=0)
+    blocks: int = Field(default=16, ge=1)
+    queries_per_block: int = Field(default=16, ge=1)
+    period_seconds: float = Field(default=0.0, ge=0.0)
+
+
+class ThroughputRequest(_Value):
+    """Parallel streams at batch 1; see `edgetune.device.throughput`.
+
+    Attributes:
+        threads: the numbers of streams.
+        seconds: of each of them.
+        rounds: how often they take turns.
+    """
+
+    threads: tuple[int, ...] = Field(min_length=1)
+    seconds: float = Field(default=15.0, gt=0.0)
+    rounds: int = Field(default=3, ge=1)
+
+
 class Request(_Value):
     """What a device is asked to measure; as JSON it is the runner's input file.
 
@@ -90,6 +154,9 @@ class Request(_Value):
         golden_model: the model that the golden logits are of; None for the last.
         preprocessing: of the golden images; None skips their decoding.
         pairs: which two models to compare in fresh processes; None for none.
+        operators: which model to profile; None for none.
+        trials: which session options to try; None for none.
+        throughput: how many parallel streams to measure; None for none.
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
@@ -102,6 +169,9 @@ class Request(_Value):
     golden_model: str | None = None
     preprocessing: Preprocessing | None = None
     pairs: PairsRequest | None = None
+    operators: OperatorsRequest | None = None
+    trials: TrialsRequest | None = None
+    throughput: ThroughputRequest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as JSON types; paths as they are on this machine."""
@@ -122,7 +192,7 @@ class Target(Protocol):
         """
 
     def measure(self, request: Request, folder: Path, progress: Progress) -> dict[str, Any]:
-        """Run the runner, leave `measurement.json` and `logits-NAME.npy` in `folder`, and return the former's content.
+        """Run the runner, leave what it wrote in `folder`, and return the former's content.
 
         Raises:
             TargetError: the device or a provider is not available, or the runner died or took too long.

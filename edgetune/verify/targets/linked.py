@@ -62,7 +62,7 @@ class LinkedTarget:
         """Run the runner on the machine; see `Target.measure`."""
         folder.mkdir(parents=True, exist_ok=True)
         # An answer of an earlier run must not pass for this one's.
-        for stale in (folder / "measurement.json", *folder.glob("logits-*.npy")):
+        for stale in (folder / "measurement.json", *folder.glob("logits-*.npy"), *folder.glob("optimised-*.onnx")):
             stale.unlink(missing_ok=True)
         names = ", ".join(model.name for model in request.models)
         progress.line(f"measuring {names} on {self._link.describe()}")
@@ -74,6 +74,8 @@ class LinkedTarget:
                 site.fetch("measurement.json")
                 for model in request.models if request.eval else ():
                     site.fetch(f"logits-{model.name}.npy")
+                if request.operators:
+                    site.fetch(f"optimised-{request.operators.model}.onnx")
                 news.end()
         finally:
             self._link.close()
@@ -106,9 +108,11 @@ class _News:
     """Turns what the runner says into steps of a progress display: it names each step as it begins."""
 
     def __init__(self, request: Request, progress: Progress) -> None:
-        per_model = int(request.footprint) + int(request.eval is not None)
+        per_model = int(request.footprint) + int(request.eval is not None) + int(request.throughput is not None)
         self._total = per_model * len(request.models) + int(request.latency is not None)
         self._total += request.pairs.pairs if request.pairs else 0
+        self._total += int(request.operators is not None)
+        self._total += request.trials.rounds * len(request.trials.candidates) if request.trials else 0
         self._begun = 0
         self._progress = progress
 

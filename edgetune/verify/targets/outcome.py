@@ -93,6 +93,12 @@ def read_answer(folder: Path, request: Request) -> dict[str, Any]:
         faults.append(Fault(where="golden", problem="is missing, though golden images were to be checked"))
     if request.pairs and len((answer.get("pairs") or {}).get("pairs", ())) != request.pairs.pairs:
         faults.append(Fault(where="pairs", problem=f"are missing, though {request.pairs.pairs} were asked for"))
+    if request.trials and len((answer.get("trials") or {}).get("rounds", ())) != request.trials.rounds:
+        faults.append(Fault(where="trials", problem=f"are missing, though {request.trials.rounds} rounds were asked for"))
+    if request.operators and not isinstance(answer.get("operators"), dict):
+        faults.append(Fault(where="operators", problem="are missing, though they were asked for"))
+    if request.operators and not (folder / f"optimised-{request.operators.model}.onnx").is_file():
+        faults.append(Fault(where="optimised model", problem="is missing, though operators were to be profiled"))
     if faults:
         raise ArtefactError("measurement.json of the runner is not an answer to the request", faults=faults)
     return answer
@@ -109,7 +115,8 @@ def _model_faults(answer: dict[str, Any], name: str, sha256: str, request: Reque
         faults.append(
             Fault(where=f"{where}.sha256", problem="another file was measured", got=str(model.get("sha256")), expected=sha256)
         )
-    asked = {"eval": request.eval, "latency": request.latency, "footprint": request.footprint or None}
+    asked: dict[str, object] = {name: getattr(request, name) for name in ("eval", "latency", "throughput")}
+    asked["footprint"] = request.footprint or None
     faults += [
         Fault(where=f"{where}.{key}", problem="was asked for and is missing")
         for key, wanted in asked.items()

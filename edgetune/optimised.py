@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.device.session import GRAPH_OPTIMIZATIONS
-from edgetune.quantize.graph import LAYERS
 
 if TYPE_CHECKING:
     import onnx
 
     from edgetune.profile import Runtime
 
-__all__ = ["CONVERSIONS", "FLOAT_LAYERS", "LAYOUT_OPERATORS", "Origins", "optimised_model"]
+__all__ = ["CONVERSIONS", "FLOAT_LAYERS", "LAYERS", "LAYOUT_OPERATORS", "Origins", "optimised_model"]
 
+LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+"""What a file calls an operator with a weight: what integer inference is about."""
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 FLOAT_LAYERS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 """What ONNX Runtime calls a convolution or matrix product that computes in float."""
