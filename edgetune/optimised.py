@@ -2,7 +2,8 @@
 
 The runtime fuses, splits and moves nodes. What stays is most of a name: `conv_3` becomes `conv_3_token_18`, and a convolution
 in a blocked layout has the name of the tensor that it writes, `clip_3.out_nchwc`, be it that of the activation fused into it.
-Nodes that the runtime splits an operator into have no name at all.
+Nodes that the runtime splits an operator into have no name at all. Up to ONNX Runtime 1.19 an integer convolution has none of
+the file's, but it still reads the file's weight.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
     from edgetune.profile import Runtime
 
-__all__ = ["CONVERSIONS", "FLOAT_LAYERS", "LAYERS", "LAYOUT_OPERATORS", "Origins", "optimised_model"]
+__all__ = ["CONVERSIONS", "FLOAT_LAYERS", "INTEGER_LAYERS", "LAYERS", "LAYOUT_OPERATORS", "Origins", "optimised_model"]
 
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 """What a file calls an operator with a weight: what integer inference is about."""
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+INTEGER_LAYERS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul"})
+"""What it calls one that computes in integers; the fourth input is its weight."""
 FLOAT_LAYERS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 """What ONNX Runtime calls a convolution or matrix product that computes in float."""
 LAYOUT_OPERATORS = frozenset({"Transpose", "ReorderInput", "ReorderOutput"})
@@ -61,6 +64,7 @@ class Origins:
     def __init__(self, source: onnx.ModelProto, optimised: onnx.ModelProto) -> None:
         self._nodes: dict[str, onnx.NodeProto] = {node.name: node for node in source.graph.node if node.name}
         self._writers: dict[str, onnx.NodeProto] = {name: node for node in source.graph.node for name in node.output}
+        self._layers = {self._weight(node): node for node in source.graph.node if node.op_type in LAYERS}
         self._readers: dict[str, onnx.NodeProto] = {}
         for node in optimised.graph.node:
             for name in node.input:
@@ -71,6 +75,8 @@ class Origins:
         if not node.name:
             return self._whole(node)
         found = self._find(node.name)
+        if found is None and node.op_type in INTEGER_LAYERS:
+            return self._layers.get(node.input[3])
         if found is not None and node.op_type in FLOAT_LAYERS and found.op_type not in LAYERS:
             return self._layer_before(found) or found
         return found
@@ -78,6 +84,11 @@ class Origins:
     def writer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node of the file that writes a tensor."""
         return self._writers.get(tensor)
+
+    def _weight(self, layer: onnx.NodeProto) -> str:
+        """Return the tensor that holds a layer's weight, before it is dequantized."""
+        writer = self._writers.get(layer.input[1])
+        return str(writer.input[0] if writer is not None and writer.op_type == "DequantizeLinear" else layer.input[1])
 
     def _find(self, name: str) -> onnx.NodeProto | None:
         """Return what has the longest name that the given one begins with, up to the end of a word."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgetune.tuning.hotspots import Hotspots, Spot
 
 SHOWN = 15
+NAMED = 5
 HEADER = ("layer", "runs as", "us", "share", "MMAC", "kB", "MAC/byte", "GMAC/s", "GB/s", "of best", "bound by")
 
 
@@ -56,8 +57,9 @@ def _show(found: Hotspots, shown: int) -> None:
     ]
     _table([("operator", "rows", "us", "share"), *operators], words=1)
     click.echo("")
-    for name in found.not_found:
-        click.echo(f"{name} is in no row: the runtime computed it when it opened the file")
+    if lost := found.not_found:
+        names = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
+        click.echo(f"in no row, as computed when the file was opened, or under a name that does not lead back: {names}")
     nodes, macs = found.nodes_us, sum(spot.macs for spot in found.spots)
     click.echo(
         f"{nodes:.0f} us in {len(found.spots)} rows, {macs / 1e6:.1f} MMAC, {macs / nodes / 1e3:.2f} GMAC/s; "

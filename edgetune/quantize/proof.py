@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune.optimised import CONVERSIONS, FLOAT_LAYERS, LAYERS, LAYOUT_OPERATORS, Origins, optimised_model
+from edgetune.optimised import CONVERSIONS, FLOAT_LAYERS, INTEGER_LAYERS, LAYERS, LAYOUT_OPERATORS, Origins, optimised_model
 from edgetune.quantize.graph import INTEGER, MOVES
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["Conversion", "Proof", "optimised_graph"]
 
 MOVERS = MOVES | LAYOUT_OPERATORS
-INTEGER_LAYERS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul"})
 
 INPUT = "an input of the graph is float"
 OUTPUT = "an output of the graph is float"

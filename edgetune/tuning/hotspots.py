@@ -112,7 +112,8 @@ class Hotspots:
         spots: the slowest first.
         best_gmacs_per_s: the most that a layer of at least 10 µs reached; 0 for none.
         best_gbytes_per_s: likewise.
-        not_found: layers of the file that stand in no row, because the runtime computed them when it opened the file.
+        not_found: layers of the file that stand in no row: the runtime computed them when it opened the file, or gave them
+            names that do not lead back.
     """
 
     where: str

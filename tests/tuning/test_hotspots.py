@@ -14,6 +14,7 @@ from edgetune.cli.main import main
 from edgetune.errors import ArtefactError
 from edgetune.gate.sides import read_side
 from edgetune.macs import layer_macs
+from edgetune.optimised import Origins
 from edgetune.tuning.hotspots import joined
 
 
@@ -31,7 +32,7 @@ def fused(source: onnx.ModelProto) -> onnx.ModelProto:
     kernel, head, bias = source.graph.initializer
     packed = numpy_helper.from_array(numpy_helper.to_array(kernel).astype(np.int8), "kernel.packed")
     nodes = [
-        helper.make_node("QLinearConv", ["image", "kernel.packed"], ["features"], name="features_token_3"),
+        helper.make_node("QLinearConv", ["image", "", "", "kernel.packed"], ["features"], name="features_token_3"),
         helper.make_node("ReorderOutput", ["features"], ["plain"], name="ReorderOutput_1"),
         helper.make_node("GlobalAveragePool", ["plain"], ["pooled"], name="pooled"),
         helper.make_node("Gemm", ["pooled", "head", "bias"], ["logits"], name="logits"),
@@ -92,6 +93,37 @@ def test_a_profile_of_another_graph_is_no_answer(side):
     source = onnx.load(side.path)
     with pytest.raises(ArtefactError, match="timed 4 nodes that are not the 6"):
         joined(Here(), side, profile(1, 1, 1, 1), source, source)
+
+
+def test_an_integer_layer_without_the_files_name_is_found_by_its_weight(side):
+    source = onnx.load(side.path)
+    kernel = source.graph.initializer[0]
+    small = numpy_helper.from_array(numpy_helper.to_array(kernel).astype(np.int8), kernel.name)
+    grid = [numpy_helper.from_array(np.ones((), kind), name) for name, kind in (("s", np.float32), ("z", np.int8))]
+    nodes = [helper.make_node("DequantizeLinear", [kernel.name, "s", "z"], ["dequantized"], name="dequantize")]
+    for node in source.graph.node:
+        names = ["dequantized" if name == kernel.name else name for name in node.input]
+        nodes.append(helper.make_node(node.op_type, names, node.output, name=f"{node.op_type.lower()}_1"))
+    quantized = helper.make_model(helper.make_graph(nodes, "q", source.graph.input, source.graph.output, [small, *grid]))
+    scales = ["s", "z"]
+    integer = helper.make_node(
+        "QLinearConv", ["image", *scales, kernel.name, *scales, *scales], ["x"], name="QLinearConv_token_2"
+    )
+    made = helper.make_model(helper.make_graph([integer], "o", source.graph.input, source.graph.output, [small, *grid]))
+    origins = Origins(quantized, made)
+    assert origins.of(made.graph.node[0]).name == "conv_1"
+    move = helper.make_node("Transpose", ["x"], ["features"], name="Transpose_token_163")
+    assert origins.of(move) is None
+
+
+def test_layers_that_are_in_no_row_are_named(side, capsys):
+    source = onnx.load(side.path)
+    made = fused(source)
+    made.graph.node[0].name = "QLinearConv_token_2"
+    found = joined(Here(), side, profile(50.0, 20.0, 10.0, 20.0), source, made)
+    assert found.not_found == ("features",)
+    _show(found, 9)
+    assert "under a name that does not lead back: features\n" in capsys.readouterr().out
 
 
 def test_a_layer_whose_shape_is_not_known_has_no_arithmetic():
