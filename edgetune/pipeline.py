@@ -22,6 +22,7 @@ from edgetune.origin import Origin, Trained, provenance_of
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Progress
 from edgetune.recipe import MANIFESTS, NAMED_SOURCES, Recipe
+from edgetune.reducing import halved, quantized, sensitivity_of
 from edgetune.stagecache import StageCache, identity
 from edgetune.stopping import Stop
 from edgetune.verify.limits import limits
@@ -193,85 +194,14 @@ class Run:
             case "fp32":
                 return None
             case "fp16":
-                return self._halved(self.fp32)
+                return halved(self, self.fp32)
             case "int8":
-                return self.quantized(self.fp32)
-
-    def _halved(self, source: OnnxModel) -> OnnxModel:
-        depends = {
-            "revision": REVISIONS["half"],
-            "fp32": source.sha256,
-            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
-            "versions": versions("onnxruntime", "onnx", "numpy"),
-        }
-
-        def compute(folder: Path, _key: str) -> OnnxModel:
-            from edgetune.quantize.half import to_half
-
-            return to_half(source, self.dataset, folder=folder)
-
-        return self.cache.value(OnnxModel, "quantize", depends, compute)
-
-    def quantized(self, source: OnnxModel) -> OnnxModel:
-        """Return an fp32 model, quantized for the target with the run's images."""
-        depends = {
-            "revision": REVISIONS["quantize"],
-            "fp32": source.sha256,
-            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
-            "recipe": self.recipe.quantize.model_dump(mode="json", exclude={"precision"}),
-            "rules": self.profile.quantization.model_dump(mode="json"),
-            "runtime": self.profile.runtime.model_dump(mode="json"),
-            "agreement_percent": limits(self.recipe, self.profile).top1_agreement_percent,
-            **({} if self.recipe.quantize.effort == "fast" else self._learning_here()),
-            "seed": self.recipe.seed,
-            "versions": versions("onnxruntime", "onnx", "numpy"),
-        }
-
-        def compute(folder: Path, _key: str) -> OnnxModel:
-            from edgetune.quantize.stage import quantize
-
-            return quantize(
-                source,
-                self.dataset,
-                self.recipe.quantize,
-                self.profile,
-                agreement_percent=limits(self.recipe, self.profile).top1_agreement_percent,
-                seed=self.recipe.seed,
-                folder=folder,
-                progress=self.progress,
-            )
-
-        return self.cache.value(OnnxModel, "quantize", depends, compute)
+                return quantized(self, self.fp32)
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
         """The damage that each layer does alone in integers."""
-        recipe = self.recipe.quantize
-        depends = {
-            "revision": REVISIONS["sensitivity"],
-            "fp32": self.fp32.sha256,
-            "images": identity(self.dataset, ignore=NOT_THE_IMAGES),
-            "recipe": recipe.model_dump(
-                mode="json",
-                include={"calibration_images", "held_out_images", "ranges", "percentile", "float_layers"},
-            ),
-            "rules": self.profile.quantization.model_dump(mode="json"),
-            "runtime": self.profile.runtime.model_dump(mode="json"),
-            "seed": self.recipe.seed,
-            "versions": versions("onnxruntime", "onnx", "numpy"),
-        }
-
-        def compute(_folder: Path, _key: str) -> Sensitivity:
-            from edgetune.quantize.stage import rank_layers
-
-            return rank_layers(self.fp32, self.dataset, recipe, self.profile, seed=self.recipe.seed, progress=self.progress)
-
-        return self.cache.value(Sensitivity, "sensitivity", depends, compute)
-
-    def _learning_here(self) -> dict[str, Any]:
-        """Return what a graph that is learnt, or whose latency is measured, depends on beside: torch and the processor."""
-        facts = processor_facts()
-        return {"learning": versions("torch"), "processor": {name: facts[name] for name in ("name", "cores", "features")}}
+        return sensitivity_of(self, self.fp32)
 
     @cached_property
     def models(self) -> dict[str, OnnxModel]:

@@ -246,8 +246,8 @@ def test_a_file_is_quantized_with_images_of_its_channels(world: World, tmp_path:
     run = Run(recipe=recipe, profile=world.profile, folder=tmp_path, progress=Silent())
     brought = outside.FileRun.of(run, outside.Given(file=str(world.fp32.path)))
     assert brought.fp32.sha256 == world.fp32.sha256
-    assert brought.int8 is not None
-    assert brought.int8.sha256 == world.int8.sha256
+    assert brought.reduced is not None
+    assert brought.reduced.sha256 == world.int8.sha256
 
 
 def test_a_bundle_is_checked_with_images_of_its_channels(world: World, bundle: Path) -> None:

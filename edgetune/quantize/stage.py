@@ -82,7 +82,8 @@ def quantize(
     others = [rules.with_types(types) for types in rules.alternatives]
     prepared = [_prepared(model, recipe, one) for one in (rules, *others)]
     graph = ladder.climb(prepared[0], prepared[1:])
-    spread = other_samplings(ladder, next(one for one in prepared if one.rules == graph.rules))
+    used = next(one for one in prepared if one.rules == graph.rules)
+    spread = None if recipe.effort == "fast" else other_samplings(ladder, used)
     model = to_qdq(graph)
     provenance = read_metadata(model).provenance
     write_metadata(model, source.heads, source.preprocessing, {**provenance, "fp32_sha256": source.sha256})

@@ -48,12 +48,13 @@ class QuantizeRecipe(Strict):
     """Leave layers in float where that is measured to cost no time, or where the tolerance cannot be kept otherwise."""
     reconstruction_steps: int = Field(default=200, ge=1, le=100_000)
     """How many steps each segment learns for."""
-    training_steps: int = Field(default=800, ge=1, le=1_000_000)
+    training_steps: int = Field(default=300, ge=1, le=1_000_000)
     """How many steps quantization-aware training takes."""
     held_out_images: int = Field(default=256, ge=1, le=100_000)
     """How many train images no step learns from: they decide which steps are kept. At most a quarter of the train images."""
     samplings: int = Field(default=3, ge=1, le=100)
-    """Over so many draws of calibration images the report says how much ranges and bias correction depend on the draw."""
+    """Over so many draws of calibration images the report says how much ranges and bias correction depend on the draw;
+    the fast effort leaves that out."""
     near_enough: float = Field(default=5e-4, ge=0.0)
     """The default effort tries no further step once the divergence from fp32 on held-out images is this small, in nats."""
     minutes: float | None = Field(default=None, gt=0.0)

@@ -16,7 +16,7 @@ from edgetune.verify.limits import Limits
 from edgetune.verify.metrics import figures_of_measurement, head_figures, task_figures
 from edgetune.verify.rows import sane_outputs
 from edgetune.verify.stage import measure, measured_targets
-from edgetune.verify.tasks import compared, row_names
+from edgetune.verify.tasks import compared, names_against_fp32, row_names
 
 NAN = np.nan
 LIMITS = Limits(
@@ -117,7 +117,8 @@ def many(images: int = 400):
 
 
 def verdicts(fp32, int8, targets, heads=(COLOUR, TAGS, POSE), **changes):
-    return {row.name: row for row in compared(fp32, int8, targets, heads, Limits(**{**vars(LIMITS), **changes}))}
+    limits = Limits(**{**vars(LIMITS), **changes})
+    return {row.name: row for row in compared(fp32, int8, targets, heads, limits, names_against_fp32("int8"))}
 
 
 def test_the_same_logits_are_kept_by_every_head():
@@ -131,7 +132,9 @@ def test_the_same_logits_are_kept_by_every_head():
         "pose: int8 ↔ fp32 values": "KEPT",
         "pose: int8 ↔ fp32 RMSE": "KEPT",
     }
-    assert [(row.kind, name) for name, row in found.items()] == list(row_names((COLOUR, TAGS, POSE)))
+    assert [(row.kind, name) for name, row in found.items()] == list(
+        row_names((COLOUR, TAGS, POSE), names_against_fp32("int8"))
+    )
 
 
 def test_only_the_head_that_got_worse_is_broken():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ..exitcodes import ExitCode, RunnerError
 from ..footprint import own_command, own_environment
@@ -15,7 +17,9 @@ from .place import Place, lock_now
 from .settings import Settings, read_settings
 from .state import TRYING, State, read_state
 
-START_S = 20.0
+START_S = 90.0
+"""For a Python that starts on a slow board while something else keeps it busy."""
+LOCK_S = 10.0
 POLL_S = 0.25
 READY = b"ready\n"
 
@@ -54,6 +58,9 @@ def watch_detached(place: Place, release: str) -> int:
         os.write(1, READY)
         # Without the interpreter's tidying up: the fork holds the same lock.
         os._exit(0)
+    with contextlib.suppress(OSError):
+        # Commands over a link are what the kernel ends first for memory; who takes a release back must not be.
+        Path("/proc/self/oom_score_adj").write_text("0", encoding="ascii")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
@@ -62,7 +69,7 @@ def watch_detached(place: Place, release: str) -> int:
 
 
 def _locked(handle: int) -> bool:
-    end = time.monotonic() + START_S / 2
+    end = time.monotonic() + LOCK_S
     while not _lock(handle):
         if time.monotonic() > end:
             return False
