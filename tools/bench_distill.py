@@ -59,7 +59,8 @@ def main() -> None:
 
             run = open_run(output, [*taught, first])
             teacher = teacher_of(run)
-            if isinstance(teacher, Checkpoint):
+            # A teacher of another image size looks at resampled views; what it reaches on those stands in the training's log.
+            if isinstance(teacher, Checkpoint) and teacher.preprocessing == run.dataset.preprocessing:
                 top1 = test_top1(teacher, run.dataset)
                 print(f"seed {seed}: the teacher has a top-1 of {top1:.2f} % and took {time.perf_counter() - began:.0f} s")
             results.setdefault("without a teacher", []).append(trained(output, plain))
