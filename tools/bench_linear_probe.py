@@ -29,8 +29,9 @@ from edgetune.train.network import forward_features, head_modules
 from edgetune.train.start import load_start
 from training_runs import forget, prepared, test_top1
 
-LR = 3e-2
-"""Of the head behind the backbone that is not cached: it starts from nothing, and learns too little at a usual rate."""
+LR = 1e-3
+"""Of the head behind the backbone that is not cached: the best by validation of 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2 and 0.1 on the
+features of 5,303 emoji at 96 px, 30 epochs."""
 
 
 def uncached(dataset: Dataset, recipe: Recipe, epochs: int) -> tuple[float, float]:
