@@ -15,7 +15,7 @@ __all__ = ["NAMES", "NOT_THE_IMAGES", "NOT_THE_WEIGHTS", "REVISIONS", "versions"
 REVISIONS = {
     "data": 2,
     "features": 1,
-    "train": 2,
+    "train": 3,
     "ablation": 1,
     "lr-find": 1,
     "export": 3,
@@ -24,7 +24,7 @@ REVISIONS = {
     "half": 1,
     "sensitivity": 1,
     "measure": 1,
-    "probe": 1,
+    "probe": 2,
     "cost": 1,
     "report": 2,
 }

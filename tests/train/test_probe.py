@@ -90,6 +90,43 @@ def test_the_penalty_that_validates_best_is_chosen():
     assert fit(HeadOnly(), smoothing=0.0)[0].penalty == min(probe.PENALTIES)
 
 
+def test_the_penalty_is_refined_around_the_best_and_no_tried_one_validates_better(monkeypatch):
+    """Clouds that overlap: neither the strongest nor the weakest penalty is the best."""
+    losses: dict[float, float] = {}
+
+    def overlapping(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        features, targets = clouds(count, seed)
+        return features + torch.randn(features.shape, generator=torch.Generator().manual_seed(seed)) * 6, targets
+
+    train, val = overlapping(60, 1), overlapping(400, 2)
+    objective, scale = Objective(HEADS, {}, train[1].numpy(), label_smoothing=0.1), probe._scale(train[0])
+    original = probe._fitted
+
+    def noted(start, objective, features, targets, penalty, iterations):
+        head = original(start, objective, features, targets, penalty, iterations)
+        scaled = (val[0] - train[0].mean(dim=0)) / scale
+        losses[penalty] = objective.scores(head(scaled).detach(), val[1].numpy()).loss
+        return head
+
+    monkeypatch.setattr(probe, "_fitted", noted)
+    result = fit_probe(HeadOnly(), objective, train, (val[0], val[1].numpy()), iterations=60)
+    coarse = [penalty for penalty in losses if penalty in (*probe.PENALTIES, *probe.STRONGER)]
+    middle = min(coarse, key=losses.__getitem__)
+    assert {middle / probe.HALF_WAY, middle * probe.HALF_WAY} <= set(losses)
+    assert result.scores.loss == pytest.approx(min(losses.values()), abs=1e-4)
+    assert result.penalty == min(losses, key=losses.__getitem__)
+
+
+def test_a_quiet_feature_that_tells_all_is_not_lost_in_loud_noise():
+    """One feature is a thousandth as loud as the others, and alone knows the label."""
+    random = torch.Generator().manual_seed(3)
+    labels = torch.randint(CLASSES, (1200, 1), generator=random).float()
+    features = torch.randn(1200, FEATURES, generator=random) * 10
+    features[:, :1] = (labels - 1.5) * 0.1
+    result, _ = fit(HeadOnly(), (features[:600], labels[:600]), (features[600:], labels[600:]), smoothing=0.0)
+    assert result.scores.score > 60
+
+
 def test_hidden_layers_learn_what_one_layer_cannot():
     """Opposite corners of a square are of one class."""
     random = torch.Generator().manual_seed(0)
