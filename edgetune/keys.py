@@ -20,13 +20,13 @@ REVISIONS = {
     "lr-find": 1,
     "export": 3,
     "import": 1,
-    "quantize": 4,
+    "quantize": 5,
     "half": 1,
-    "sensitivity": 1,
+    "sensitivity": 2,
     "measure": 1,
     "probe": 2,
     "cost": 1,
-    "report": 2,
+    "report": 3,
 }
 NAMES = tuple(f"{split}/names.json" for split in ("train", "val", "test"))
 NOT_THE_IMAGES = ("report.json", "warnings", "source", "golden")

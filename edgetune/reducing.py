@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,11 @@ from edgetune.stagecache import identity
 from edgetune.verify.limits import limits
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from edgetune.pipeline import Run
+    from edgetune.quantize.timing import Bench
 
 __all__ = ["halved", "quantized", "sensitivity_of"]
 
@@ -43,6 +49,7 @@ def quantized(run: Run, source: OnnxModel) -> OnnxModel:
         **_target(run),
         "agreement_percent": agreement_percent,
         **(_here() if learns_or_measures else {}),
+        **({"timed": run.device_facts} if learns_or_measures and _elsewhere(run) else {}),
     }
 
     def compute(folder: Path, _key: str) -> OnnxModel:
@@ -57,6 +64,7 @@ def quantized(run: Run, source: OnnxModel) -> OnnxModel:
             seed=run.recipe.seed,
             folder=folder,
             progress=run.progress,
+            bench=_bench(run) if _elsewhere(run) else None,
         )
 
     return run.cache.value(OnnxModel, "quantize", depends, compute)
@@ -79,6 +87,23 @@ def sensitivity_of(run: Run, source: OnnxModel) -> Sensitivity:
         return rank_layers(source, run.dataset, recipe, run.profile, seed=run.recipe.seed, progress=run.progress)
 
     return run.cache.value(Sensitivity, "sensitivity", depends, compute)
+
+
+def _elsewhere(run: Run) -> bool:
+    """Return whether another machine, or another interpreter, measures; the recipe names it, so it is the target."""
+    return run.recipe.verify.device not in ("auto", "local")
+
+
+def _bench(run: Run) -> Bench:
+    """Return what measures the quantizer's candidates on the run's device."""
+    from edgetune.verify.bench import time_on_device
+
+    def timed(paths: Mapping[str, Path], images: npt.NDArray[np.uint8]) -> Mapping[str, float]:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            return time_on_device(paths, images, run.profile, run.recipe.verify, folder=folder, progress=run.progress)
+
+    return timed
 
 
 def _source(run: Run, source: OnnxModel) -> dict[str, Any]:

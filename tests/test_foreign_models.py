@@ -423,6 +423,22 @@ def test_a_network_of_others_goes_down_the_whole_line(
     assert "golden logits" in capsys.readouterr().out
 
 
+def test_a_named_device_times_what_the_quantizer_chooses_between(
+    exported: Path, levels: Path, device_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile, run = tmp_path / "here.toml", tmp_path / "run"
+    assert main(["profile", "new", "--device", "local", "--output", str(profile)]) == 0
+    device = f"python:{device_python}"
+    given = ["quantize", str(exported), "--pixels", "imagenet", "--data", str(levels), "--target", str(profile)]
+    patient = ["--effort", "default", "--set", "quantize.near_enough=0", "--set", "quantize.reconstruction_steps=1"]
+    assert main([*given, "--device", device, *patient, "--output", str(run), *QUICK[2:]]) in (0, 10)
+    assert "measuring m0, m1, m2, m3, m4 on " in capsys.readouterr().err
+    rungs = json.loads((run / "report.json").read_text())["sections"]["quantize"]["rungs"]
+    stem = next(rung for rung in rungs if rung["rung"] == "float stem")
+    assert "4 layers" in stem["note"]
+    assert all(rung["latency_p50_ms"] > 0 < rung["fp32_latency_p50_ms"] for rung in rungs)
+
+
 def test_a_run_of_a_file_replays_itself_and_trains_nothing(
     levels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

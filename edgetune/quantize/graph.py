@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -149,24 +149,40 @@ class QuantGraph:
 
     def is_integer(self, node: onnx.NodeProto) -> bool:
         """Return whether a node is to be computed in integers."""
+        return node.output[0] in self._integers
+
+    @cached_property
+    def _integers(self) -> frozenset[str]:
+        """The first output of every node that is to be computed in integers."""
+        found: set[str] = set()
+        for node in self.model.graph.node:
+            if self._becomes_integer(node, found):
+                found.add(node.output[0])
+        return frozenset(found)
+
+    def _becomes_integer(self, node: onnx.NodeProto, before: Collection[str]) -> bool:
+        """Return whether a node is to be computed in integers, given those before it that are."""
         if node.op_type not in INTEGER or node.name in self.left_float:
             return False
         if node.op_type in LAYERS:
             return True
         if len(node.output) > 1 or not self.outputs.isdisjoint(node.input):
             return False
-        if node.op_type in MOVES:
-            return self._is_quantized(node.input[0])
+        # Values that come in float are neither moved nor added in integers: rounding them costs time and gains none.
+        if not any(self._is_quantized(name, before) for name in node.input):
+            return False
         # Arithmetic on constants (the scaling at the entry) is not worth a grid of its own.
-        return all(name in self.floats and name not in self.constants for name in node.input)
+        return node.op_type in MOVES or all(name in self.floats and name not in self.constants for name in node.input)
 
-    def _is_quantized(self, name: str) -> bool:
-        """Return whether a tensor comes out of an integer operator, so that moving its values can be done in integers."""
+    def _is_quantized(self, name: str, integers: Collection[str]) -> bool:
+        """Return whether a tensor comes out of an integer operator."""
         producer = self.producers.get(name)
         if producer is not None and producer.op_type in CLAMPS:
             before = self.producers.get(producer.input[0])
-            return before is not None and self.clamp_after(before) is producer and self.is_integer(before)
-        return producer is not None and self.is_integer(producer)
+            if before is None or self.clamp_after(before) is not producer:
+                return False
+            producer = before
+        return producer is not None and producer.output[0] in integers
 
     def clamp_after(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """Return the Relu or Clip that alone reads a node's output, which the output's grid then absorbs."""

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from edgetune.progress import Progress
     from edgetune.recipe import QuantizeRecipe
 
-__all__ = ["TRAINING_BATCH", "Ladder", "Rung", "Timer", "ranged"]
+__all__ = ["FP32", "TRAINING_BATCH", "Ladder", "Rung", "Timer", "ranged"]
 
 TRAINING_BATCH = 64
 CHANCE = 2
+FP32 = "fp32"
 # Other integer types are taken for a gain in speed that is no noise, and at no real cost in accuracy.
 FASTER = 0.97
 NO_WORSE = 1.5
@@ -78,7 +79,7 @@ class Ladder:
         agreement_percent: decisions that must be the same; where held-out images break it, layers stay in float.
         samples: the images, by what they are for.
         held_out: decides what is kept.
-        timer: measures on the target; None if this machine is another one.
+        timer: measures on the target; None where nothing can be measured there.
         seed: of everything drawn.
         scratch: a folder on a disk.
         progress: told of each step.
@@ -126,13 +127,19 @@ class Ladder:
         return self.best.graph
 
     def report(self) -> tuple[dict[str, Any], ...]:
-        """Return every rung for the report, with its latency where this machine is the target."""
-        latency = self.timer({str(index): rung.graph for index, rung in enumerate(self.rungs)}) if self.timer else {}
+        """Return every rung for the report, with its latency and that of fp32 where the target can be measured."""
+        graphs = {str(index): rung.graph for index, rung in enumerate(self.rungs)}
+        latency = self.timer({FP32: self.fp32, **graphs}) if self.timer else {}
         rows = []
         for index, rung in enumerate(self.rungs):
-            timed = {"latency_p50_ms": round(latency[str(index)], 4)} if latency else {}
-            rows.append({**rung.to_json(), **timed})
+            names = {"latency_p50_ms": str(index), "fp32_latency_p50_ms": FP32} if latency else {}
+            rows.append({**rung.to_json(), **{key: round(latency[name], 4) for key, name in names.items()}})
         return tuple(rows)
+
+    @property
+    def fp32(self) -> QuantGraph:
+        """The model as it was given, as a graph without any grid."""
+        return QuantGraph(model=self.held_out.model, rules=self.best.graph.rules)
 
     @property
     def warnings(self) -> tuple[str, ...]:

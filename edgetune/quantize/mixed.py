@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgetune.quantize.floats import in_float
 from edgetune.quantize.graph import QuantGraph
+from edgetune.quantize.ladder import FP32
 from edgetune.quantize.sensitivity import Damage, sensitivity
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
     """Return the graph with the fewest layers in float that bring it within the tolerance, at the least latency.
 
     Layers are left out from the worst on, and, where latency can be measured, from the one on that gives most for its time in
-    float. For either order the fewest that are enough are looked for; the faster of the two graphs is kept.
+    float. For either order the fewest that are enough are looked for; the faster of the two graphs is kept. Where no number of
+    layers is enough, none is left in float: it would cost time and still not be what is asked for.
 
     Args:
         ladder: whose best graph is not within it.
@@ -62,13 +64,30 @@ def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
     orders = [[damage.layer for damage in damages]]
     if ladder.timer is not None:
         orders.append(_by_worth(ladder, damages))
-    names, graph = _least_latency(ladder, [_fewest(ladder, order) for order in orders])
-    graph = ladder.reconstructed(graph, prepared)
-    return graph.updated({"step": "float layers", "layers": len(names), "found": ", ".join(names)})
+    enough = [one for one in (_fewest(ladder, order) for order in orders) if one is not None]
+    if not enough:
+        told = f"even with all layers but one in float, fewer than {ladder.agreement_percent:g} % of the decisions are the same"
+        return ladder.best.graph.updated({"step": "float layers", "layers": 0, "found": told})
+    names, graph = _least_latency(ladder, enough)
+    learnt = ladder.reconstructed(graph, prepared)
+    # What is enough must not be learnt away.
+    graph = learnt if ladder.meets_tolerance(ladder.held_out.score(learnt)) else graph
+    told = ", ".join(names) + _against_fp32(ladder, graph)
+    return graph.updated({"step": "float layers", "layers": len(names), "found": told})
 
 
-def _fewest(ladder: Ladder, order: list[str]) -> tuple[list[str], QuantGraph]:
-    """Return the shortest beginning of an order of layers that is enough in float, and its graph; else all but one."""
+def _against_fp32(ladder: Ladder, graph: QuantGraph) -> str:
+    """Return, where it is so, that what is left in integers gains no time any more; `verify` decides what is shipped."""
+    if ladder.timer is None:
+        return ""
+    latency = ladder.timer({FP32: ladder.fp32, "": graph})
+    if latency[""] * SAME_LATENCY < latency[FP32]:
+        return ""
+    return f"; so many that it is no faster than fp32 ({latency['']:.3f} ms against {latency[FP32]:.3f} ms)"
+
+
+def _fewest(ladder: Ladder, order: list[str]) -> tuple[list[str], QuantGraph] | None:
+    """Return the shortest beginning of an order of layers that is enough in float, and its graph; None if none is."""
     graphs: dict[int, QuantGraph] = {}
 
     def enough(count: int) -> bool:
@@ -79,7 +98,9 @@ def _fewest(ladder: Ladder, order: list[str]) -> tuple[list[str], QuantGraph]:
     few, many = 0, 1
     while not (found := enough(many)) and many < most:
         few, many = many, min(2 * many, most)
-    while found and many - few > 1:
+    if not found:
+        return None
+    while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if enough(middle) else (middle, many)
     return order[:many], graphs[many]
@@ -99,12 +120,11 @@ def _by_worth(ladder: Ladder, damages: list[Damage]) -> list[str]:
 
 
 def _least_latency(ladder: Ladder, found: list[tuple[list[str], QuantGraph]]) -> tuple[list[str], QuantGraph]:
-    """Return the fastest of those that are enough; of all, if none is."""
-    enough = [one for one in found if ladder.meets_tolerance(ladder.held_out.score(one[1]))] or found
-    if len(enough) == 1 or ladder.timer is None:
-        return enough[0]
-    latency = ladder.timer({str(number): graph for number, (_, graph) in enumerate(enough)})
-    return enough[min(range(len(enough)), key=lambda number: latency[str(number)])]
+    """Return the fastest."""
+    if len(found) == 1 or ladder.timer is None:
+        return found[0]
+    latency = ladder.timer({str(number): graph for number, (_, graph) in enumerate(found)})
+    return found[min(range(len(found)), key=lambda number: latency[str(number)])]
 
 
 def _ranged(ladder: Ladder) -> QuantGraph:

@@ -21,13 +21,14 @@ from edgetune.quantize.proof import Proof, optimised_graph
 from edgetune.quantize.samples import Samples, draw_samples
 from edgetune.quantize.sensitivity import sensitivity
 from edgetune.quantize.spread import other_samplings
-from edgetune.quantize.timing import timer_for
+from edgetune.quantize.timing import local_bench, timer_on
 
 if TYPE_CHECKING:
     import onnx
 
     from edgetune.profile import Profile, Quantization
     from edgetune.progress import Progress
+    from edgetune.quantize.timing import Bench
     from edgetune.recipe import QuantizeRecipe
 
 __all__ = ["quantize", "rank_layers"]
@@ -46,6 +47,7 @@ def quantize(
     folder: Path,
     progress: Progress,
     agreement_percent: float | None = None,
+    bench: Bench | None = None,
 ) -> OnnxModel:
     """Quantize an fp32 ONNX classifier as the target's kernels want it.
 
@@ -58,6 +60,7 @@ def quantize(
         folder: where `model.onnx` is written.
         progress: told of each step.
         agreement_percent: tolerance: decisions that must be the same as those of fp32; the profile's if None.
+        bench: measures latency on the target; None for this machine, where it is the target.
 
     Raises:
         DataError: no train image is left to calibrate with.
@@ -73,7 +76,7 @@ def quantize(
         agreement_percent=agreement_percent or profile.tolerance.top1_agreement_percent,
         samples=samples,
         held_out=_held_out(samples, model, source, profile),
-        timer=timer_for(profile, samples.read(samples.calibration[:TIMED_IMAGES])),
+        timer=timer_on(bench or local_bench(profile), samples.read(samples.calibration[:TIMED_IMAGES])),
         seed=seed,
         scratch=folder,
         progress=progress,

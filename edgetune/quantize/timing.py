@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,30 +21,41 @@ if TYPE_CHECKING:
     from edgetune.profile import Profile
     from edgetune.quantize.ladder import Timer
 
-__all__ = ["time_files", "timer_for"]
+__all__ = ["Bench", "local_bench", "time_files", "timer_on"]
 
 PLAN = LatencyPlan(warmup=20, rounds=16, queries_per_round=16)
 
+Bench = Callable[["Mapping[str, Path]", "npt.NDArray[np.uint8]"], "Mapping[str, float]"]
+"""From model files and images, uint8 `[N, H, W, K]`, to the files' median latency on the target at batch 1, in ms, measured in
+turns."""
 
-def timer_for(profile: Profile, images: npt.NDArray[np.uint8]) -> Timer | None:
-    """Return what measures graphs on this machine; None if it is not what the profile describes.
 
-    Args:
-        profile: the target.
-        images: uint8 `[N, H, W, K]`, to be cycled.
-    """
+def local_bench(profile: Profile) -> Bench | None:
+    """Return what measures files on this machine; None if it is not what the profile describes."""
     import onnxruntime
 
     here = {"providers": onnxruntime.get_available_providers(), "onnxruntime": onnxruntime.__version__}
     if mismatches(profile, {**processor_facts(), **here}):
         return None
+    return lambda paths, images: time_files(paths, profile, images)
+
+
+def timer_on(bench: Bench | None, images: npt.NDArray[np.uint8]) -> Timer | None:
+    """Return what measures graphs where `bench` measures files; None if there is no such place.
+
+    Args:
+        bench: measures files on the target.
+        images: uint8 `[N, H, W, K]`, to be cycled.
+    """
+    if bench is None:
+        return None
 
     def timed(graphs: Mapping[str, QuantGraph]) -> Mapping[str, float]:
         with tempfile.TemporaryDirectory() as scratch:
-            paths = {name: Path(scratch) / f"{name}.onnx" for name in graphs}
+            paths = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(graphs)}
             for name, graph in graphs.items():
                 paths[name].write_bytes(to_qdq(graph).SerializeToString())
-            return time_files(paths, profile, images)
+            return bench(paths, images)
 
     return timed
 

@@ -157,14 +157,21 @@ def rung_table(rungs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{rung['agreement_percent']:.2f} %",
             f"{rung['top1_percent']:.2f} %" if "top1_percent" in rung else "-",
             milliseconds(rung.get("latency_p50_ms")),
+            _of_fp32(rung),
             f"{rung['seconds']:.0f} s",
         )
         for rung in rungs
     ]
-    header = ("step", "kept", "", "divergence, nats", "NMSE", "agreement", "top-1", "p50", "took")
+    header = ("step", "kept", "", "divergence, nats", "NMSE", "agreement", "top-1", "p50", "of fp32's", "took")
     # The network learnt from these images: what it says of them is no accuracy to be claimed.
     note = "On train images that were held out, unless a warning says they were too few. The network has seen them: no claim."
     return [*table(header, rows, numeric=6), "", note]
+
+
+def _of_fp32(rung: Mapping[str, Any]) -> str:
+    if "fp32_latency_p50_ms" not in rung:
+        return "-"
+    return f"{100 * rung['latency_p50_ms'] / rung['fp32_latency_p50_ms']:.0f} %"
 
 
 def _others(report: Report) -> Iterator[str]:

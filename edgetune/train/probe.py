@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ProbeResult", "extract_features", "fit_probe"]
 
 # Strengths of the L2 penalty on scaled features that are tried; the validation loss chooses. Few images with noisy values want
-# more than the usual ones: as long as the strongest is the best, a stronger one is tried. Around the best, what lies half way to
+# more than the usual ones: as long as the strongest is the best, a stronger one is tried. What lies half way from the best to
 # its neighbours is tried too: a whole step away from the best penalty costs up to a point of accuracy.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 STRONGER = (1.0, 1e1, 1e2, 1e3)
@@ -85,9 +85,9 @@ def fit_probe(
     """Fit the network's head to features and write it into the network.
 
     L-BFGS on the objective, once per penalty; the validation loss chooses. The features are centred, and each is scaled by the
-    geometric mean of its own spread and of the mean spread: scaled all alike, the penalty would fall on quiet features most, and
-    a scale for each alone would blow up the weights of those that hardly ever fire. A linear head begins at zero, one with
-    hidden layers at its random weights.
+    geometric mean of its own spread and of the mean spread: if all were scaled alike, the penalty would fall on quiet features
+    most, and a scale for each alone would blow up the weights of those that hardly ever fire. A linear head begins at zero,
+    one with hidden layers at its random weights.
 
     Args:
         network: its head is overwritten.

@@ -217,6 +217,60 @@ def test_no_more_layers_stay_in_float_than_must_and_the_faster_choice_wins(
     assert timer({"chosen": chosen, "by damage": graph})["chosen"] <= asked[-1]["by damage"]
 
 
+def test_no_layer_stays_in_float_where_no_number_of_them_is_enough(
+    net: Any, ladder: Any, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = deep(net)
+    start = prepared(model, profile)
+    strict = ladder(model, effort="fast")
+    strict.climb(start)
+    monkeypatch.setattr(Ladder, "meets_tolerance", lambda _self, _score: False)
+    graph = float_worst(strict, start)
+    assert graph.left_float == strict.best.graph.left_float
+    assert graph.steps[-1]["layers"] == 0
+    assert "all layers but one" in graph.steps[-1]["found"]
+
+
+def test_it_is_said_where_floats_eat_up_what_integers_gain(
+    net: Any, ladder: Any, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = deep(net)
+    start = prepared(model, profile, per_channel=False)
+
+    def timer(graphs: Any) -> dict[str, float]:
+        return {name: 1.0 if graph.activations == {} else 0.5 + len(graph.left_float) for name, graph in graphs.items()}
+
+    strict = ladder(model, timer=timer, effort="fast", mixed_precision=False, bias_correction=False, reconstruction_steps=2)
+    strict.climb(start)
+    limit = 0.4 * strict.best.score.divergence
+    monkeypatch.setattr(Ladder, "meets_tolerance", lambda _self, score: score.divergence <= limit)
+    told = float_worst(strict, start).steps[-1]["found"]
+    assert "no faster than fp32 (1.500 ms against 1.000 ms)" in told
+    assert {row["fp32_latency_p50_ms"] for row in strict.report()} == {1.0}
+
+
+def test_arithmetic_between_layers_in_float_is_in_float_too(net: Any, ladder: Any, profile: Profile) -> None:
+    """A gate and a sum whose operands come in float, and the same with one that comes in integers."""
+    x = net.stem()
+    y = net.conv(net.conv(x, size=1), size=1)
+    total = net.add("Add", y, net.conv(x, size=1))
+    model = net.head(total)
+    graph = prepared(model, profile)
+    layers = [node.name for node in graph.layers()]
+    add = next(node for node in graph.model.graph.node if node.op_type == "Add")
+    operands = [node.name for node in graph.layers() if node.output[0] in add.input]
+    assert len(operands) == 2
+    assert graph.is_integer(add)
+    half = in_float(graph, {operands[0]: "test"})
+    assert half.is_integer(next(node for node in half.model.graph.node if node.op_type == "Add"))
+    whole = in_float(graph, dict.fromkeys(operands, "test"))
+    assert not whole.is_integer(next(node for node in whole.model.graph.node if node.op_type == "Add"))
+    assert [node.name for node in whole.layers()] == [name for name in layers if name not in operands]
+    calibrated = ladder(model, calibration_images=12).ranged(whole)
+    assert total not in calibrated.activations or any(total in node.input for node in whole.layers())
+    assert not set(calibrated.activations) & {name for name in add.input}
+
+
 def test_the_spread_is_that_of_runs_with_other_calibration_images(net: Any, ladder: Any, profile: Profile) -> None:
     model = deep(net)
     start = prepared(model, profile)

@@ -251,9 +251,18 @@ def test_fp32_is_shipped_when_int8_is_slower_on_the_target(lab):
 
 @pytest.mark.parametrize("spoil", ["stand-in", "noise", "untimed"])
 def test_weak_evidence_against_int8_does_not_change_what_is_shipped(lab, spoil):
-    lab.models["int8"]["latency"] = None if spoil == "untimed" else times(3.3)
+    lab.models["int8"]["latency"] = None if spoil == "untimed" else times(3.15)
     lab.is_target = spoil != "stand-in"
     lab.before["load_average"] = [99.0 if spoil == "noise" else 0.0, 0.0, 0.0]
+    assert choose("auto", lab.measurement(), SIZES).shipped == "int8"
+
+
+def test_fp32_is_shipped_where_int8_is_slower_by_more_than_any_disturbance(lab):
+    lab.models["int8"]["latency"] = times(5.0)
+    lab.before["load_average"] = [99.0, 0.0, 0.0]
+    assert speed(lab.measurement()).noise
+    assert choose("auto", lab.measurement(), SIZES).shipped == "fp32"
+    lab.is_target = False
     assert choose("auto", lab.measurement(), SIZES).shipped == "int8"
 
 
