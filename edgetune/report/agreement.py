@@ -40,8 +40,11 @@ def device_lines(found: Mapping[str, _Checked | EdgetuneError]) -> list[str]:
 
 def _latency(measurement: Measurement) -> str:
     (model,) = measurement.raw["models"].values()
-    found = (model.get("latency") or {}).get("p50_ms")
-    return "" if found is None else f"p50 {found:.3g} ms, "
+    latency = model.get("latency")
+    if not latency:
+        return ""
+    quick = f" (quick: {latency['queries']} queries)" if latency.get("quick") else ""
+    return f"p50 {latency['p50_ms']:.3g} ms{quick}, "
 
 
 def matrix_lines(pairs: Sequence[Mapping[str, Any]]) -> list[str]:

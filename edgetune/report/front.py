@@ -44,7 +44,7 @@ def lines(ranking: Ranking) -> Iterator[str]:
         yield "the scores are of random weights, as model.weights = none asks: pretrained ones would order them otherwise"
     if ranking.where:
         stand_in = f", which stands in for the target: {ranking.stand_in_reason}" if ranking.stand_in_reason else ""
-        yield f"latency: milliseconds at batch 1 on {ranking.where}{stand_in}"
+        yield f"latency: milliseconds at batch 1, a quick look, on {ranking.where}{stand_in}"
     yield ""
     yield from _table([HEADER, *(_row(candidate, ranking) for candidate in ranking.candidates)])
     yield ""

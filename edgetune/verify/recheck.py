@@ -146,6 +146,7 @@ def judge_again(
     golden = measurement.raw["golden"]
     return (
         rows.golden_decoding(golden),
+        *rows.other_decoders(golden),
         rows.golden_logits(golden, limits["golden_max_abs"]),
         *((rows.sane_outputs(measurement, precision, heads),) if dataset is not None else ()),
         *reclaimed(measurement, manifest, heads, dataset),

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgetune.artefacts import Head, Measurement, NumericParity, VerdictRow
 from edgetune.device.decisions import is_classifier
+from edgetune.device.decoders import CONTRACT
 from edgetune.device.heads import columns_of
 from edgetune.numeric import head_nmse, on_one_scale
 from edgetune.verify.statistics import paired_drop, wilson_interval
@@ -24,6 +25,7 @@ __all__ = [
     "golden_logits",
     "has_numbers",
     "numeric_export",
+    "other_decoders",
     "sane_outputs",
     "skipped",
     "undecided",
@@ -215,6 +217,23 @@ def golden_decoding(golden: dict[str, Any]) -> VerdictRow:
         reason="" if exact else decode.get("reason") or "the device decodes or resizes images in another way than training did",
         data=dict(decode),
     )
+
+
+def other_decoders(golden: dict[str, Any]) -> tuple[VerdictRow, ...]:
+    """Return what the device's other ways of decoding make of the golden images: no verdict, for they are not the contract.
+
+    Args:
+        golden: `decoders` is what `edgetune.device.decoders.try_decoders` gives.
+    """
+    found = []
+    for way, tried in golden.get("decoders", {}).items():
+        if way == CONTRACT or tried["status"] == "skipped":
+            continue
+        figure = f"pixels up to {tried['max_pixel_difference']} of 255 apart, {tried['decisions_changed']} decisions changed"
+        figure = "the same pixels" if tried["status"] == "exact" else figure
+        reason = f"not the contract, for applications that do so: {tried['what']}"
+        found.append(skipped("golden", f"golden images, {way}", reason, f"{figure}, {tried['images']} images"))
+    return tuple(found)
 
 
 def golden_logits(golden: dict[str, Any], limit: float) -> VerdictRow:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetune.device.decode import ImageFault, decode_image
+from edgetune.device.decoders import _opencv
 from edgetune.device.golden import check_golden
 from edgetune.device.png import decode_png
 from edgetune.device.preprocess import Preprocessing
@@ -59,6 +60,29 @@ def test_each_way_is_reported_as_pixels_and_decisions(bundle: Path) -> None:
         assert (found[way]["status"], found[way]["max_pixel_difference"], found[way]["decisions_changed"]) == ("exact", 0, 0)
     assert found["pillow-resize"]["max_pixel_difference"] <= 1
     assert found["pillow-resize"]["images"] == 3
+
+
+def test_opencv_is_tried_where_it_is_installed(bundle: Path) -> None:
+    found = check_golden(open_session(bundle / "model.onnx", {}), bundle / "golden", SPEC)["decoders"]
+    opencv, resized = found["opencv"], found["opencv-resize"]
+    assert (opencv["status"], opencv["images"], opencv["max_pixel_difference"]) == ("exact", 3, 0)
+    # It resizes from whole pixels by its own rule: other pixels, and it is said how far apart.
+    assert (resized["status"], resized["images"]) == ("different", 3)
+    assert resized["max_pixel_difference"] > 0
+
+
+@pytest.mark.parametrize(("channels", "most"), [(1, 8), (3, 3)])
+def test_opencv_reads_a_photograph_as_pillow_does_but_for_rounding(channels: int, most: int) -> None:
+    """For grey it takes the luminance in the file, and Pillow that of the colours, which were cut to 0 to 255 before."""
+    generator = np.random.default_rng(0)
+    smooth = np.kron(generator.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(smooth).save(stream, "JPEG", quality=95)
+    theirs, ours = _opencv(stream.getvalue(), channels), decode_image(stream.getvalue(), channels)
+    assert theirs.shape == ours.shape == (48, 64, channels)
+    assert np.abs(theirs.astype(int) - ours).max() <= most
+    with pytest.raises(ImageFault, match="not decoded by OpenCV"):
+        _opencv(b"no image", channels)
 
 
 def test_other_tensors_that_change_decisions_are_counted(bundle: Path) -> None:

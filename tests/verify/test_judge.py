@@ -13,6 +13,7 @@ from edgetune.recipe import Recipe
 from edgetune.verify.choose import choose
 from edgetune.verify.judge import judge
 from edgetune.verify.limits import Limits, limits
+from edgetune.verify.rows import other_decoders
 from edgetune.verify.speed import noise, speed
 
 IMAGES = 400
@@ -264,6 +265,19 @@ def test_fp32_is_shipped_where_int8_is_slower_by_more_than_any_disturbance(lab):
     assert choose("auto", lab.measurement(), SIZES).shipped == "fp32"
     lab.is_target = False
     assert choose("auto", lab.measurement(), SIZES).shipped == "int8"
+
+
+def test_other_ways_of_decoding_are_told_and_not_judged():
+    skipped = {"status": "skipped", "what": "no", "images": 0, "max_pixel_difference": None, "decisions_changed": None}
+    far = {"status": "different", "what": "by areas", "images": 3, "max_pixel_difference": 7, "decisions_changed": 1}
+    near = {**far, "status": "exact", "what": "alike", "max_pixel_difference": 0, "decisions_changed": 0}
+    found = other_decoders({"decoders": {"pillow": near, "opencv": near, "opencv-resize": far, "numpy": skipped}})
+    assert [row.name for row in found] == ["golden images, opencv", "golden images, opencv-resize"]
+    assert {row.verdict for row in found} == {"SKIPPED"}
+    assert found[0].figure == "the same pixels, 3 images"
+    assert "up to 7 of 255 apart, 1 decisions changed" in found[1].figure
+    assert "by areas" in found[1].reason
+    assert other_decoders({}) == ()
 
 
 def test_the_recipe_may_insist(lab):
