@@ -19,6 +19,8 @@ DEATHS: dict[int, str] = {
     signal.SIGABRT: "ONNX Runtime gave up",
     signal.SIGBUS: "a file that it read was cut short, or the memory is faulty",
 }
+NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc", "MemoryError")
+"""What ONNX Runtime, C++ and Python say where the kernel refuses memory at once, instead of killing later."""
 KINDS: dict[int, type[EdgetuneError]] = {
     ExitCode.USAGE: UsageError,
     ExitCode.TARGET: TargetError,
@@ -40,9 +42,11 @@ def ending(returncode: int, stderr: str, where: str, *, out_of_memory: bool = Fa
     if returncode == ExitCode.OK:
         return None
     said = _explanation(stderr)
-    if out_of_memory and returncode in (-signal.SIGKILL, ExitCode.TARGET):
+    killed = out_of_memory and returncode in (-signal.SIGKILL, ExitCode.TARGET)
+    if killed or any(words in said for words in NO_MEMORY):
+        how = "killed for memory" if killed else "out of memory"
         return TargetError(
-            f"killed for memory: {where} has too little of it for what it was to measure",
+            f"{how}: {where} has too little of it for what it was to measure",
             remedy="choose a smaller backbone or data.image_size, or free memory there"
             + (f"; its last words: {said}" if said else ""),
         )
