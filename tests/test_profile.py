@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from edgetune import profile as profile_module
 from edgetune.device.environment import processor_facts
 from edgetune.errors import ProfileError, TargetError
 from edgetune.profile import Profile, available_profiles, load_profile, mismatches, profiles_folder, require_match
@@ -85,7 +84,7 @@ def test_what_a_profile_prints_is_a_profile(name: str, tmp_path: Path) -> None:
 def test_host_has_the_facts_of_the_first_profile_that_fits(
     facts: dict[str, Any], basis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile_module, "processor_facts", lambda: facts)
+    monkeypatch.setattr("edgetune.profile.shipped.processor_facts", lambda: facts)
     host, shipped = load_profile("host"), load_profile(basis)
     assert host.name == "host"
     assert (host.quantization, host.model, host.runtime.config) == (shipped.quantization, shipped.model, shipped.runtime.config)
@@ -97,7 +96,7 @@ def test_host_has_the_facts_of_the_first_profile_that_fits(
 
 @pytest.mark.parametrize("facts", [SSE, RISC])
 def test_a_host_that_no_rule_describes_is_refused(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_module, "processor_facts", lambda: facts)
+    monkeypatch.setattr("edgetune.profile.shipped.processor_facts", lambda: facts)
     with pytest.raises(TargetError, match=r"no rule of profiles/host\.toml .*\n.*--target"):
         load_profile("host")
 

@@ -1,6 +1,6 @@
 """Write the JSON Schemas of recipes and profiles, for editors that complete and check TOML.
 
-Run `python tools/write_schemas.py` after changing edgetune/recipe.py or edgetune/profile.py; a test compares the files.
+Run `python tools/write_schemas.py` after changing edgetune/recipe or edgetune/profile; a test compares the files.
 """
 
 from __future__ import annotations

@@ -151,10 +151,11 @@ def _pillow_resize(image: Image, height: int, width: int, box: Box, interpolatio
 def _opencv_resize(image: Image, height: int, width: int, box: Box, interpolation: str) -> Image:
     """Resize as people do with OpenCV: by areas where it shrinks, else by the interpolation, from whole pixels."""
     import cv2
+    import numpy as np
 
     left, top, right, bottom = (round(side) for side in box)
     cut = image[top:bottom, left:right]
     shrinks = cut.shape[0] >= height and cut.shape[1] >= width
     kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
-    resized: Image = cv2.resize(cut, (width, height), interpolation=kind)
+    resized = np.asarray(cv2.resize(cut, (width, height), interpolation=kind), np.uint8)
     return resized.reshape(height, width, image.shape[2])

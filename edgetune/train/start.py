@@ -11,11 +11,11 @@ from edgetune.artefacts import Checkpoint, Dataset, Features
 from edgetune.determinism import deterministic
 from edgetune.errors import WeightsError
 from edgetune.train import weights as pretrained
+from edgetune.train.described import network_spec
 from edgetune.train.network import (
     NetworkSpec,
     Normalisation,
     create_network,
-    network_spec,
     normalisation,
     require_known,
 )

@@ -49,7 +49,7 @@ def test_a_host_that_no_rule_describes_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = {"architecture": "riscv64", "features": [], "name": "", "cores": 1}
-    monkeypatch.setattr("edgetune.profile.processor_facts", lambda: facts)
+    monkeypatch.setattr("edgetune.profile.shipped.processor_facts", lambda: facts)
     assert main(["profiles"]) == 0
     output = capsys.readouterr()
     assert "raspberry-pi-4" in output.out

@@ -17,6 +17,7 @@ from edgetune.export.trace import deployable, trace
 from edgetune.recipe import ModelRecipe
 from edgetune.rewrites.simplify import simplify
 from edgetune.train.activations import is_smooth, left_over, swap
+from edgetune.train.described import network_spec
 from edgetune.train.network import (
     NetworkSpec,
     create_network,
@@ -24,7 +25,6 @@ from edgetune.train.network import (
     head_modules,
     head_of,
     layer_groups,
-    network_spec,
     normalisation,
     third_groups,
 )

@@ -12,13 +12,13 @@ from torch import nn
 
 from edgetune.errors import ArtefactError, WeightsError
 from edgetune.recipe import ModelRecipe, Recipe
+from edgetune.train.described import network_spec
 from edgetune.train.network import (
     NetworkSpec,
     create_network,
     forward_features,
     head_of,
     layer_groups,
-    network_spec,
     normalisation,
     require_known,
     third_groups,

@@ -1,19 +1,14 @@
-"""Where a model must run: profiles, facts about boards as data, each with its source."""
+"""What a profile file says, and the rules that find one for a machine."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from edgetune.device.environment import processor_facts
-from edgetune.errors import Fault, ProfileError, TargetError
-from edgetune.schema import SchemaVersion, Strict, read_toml, validate
+from edgetune.schema import SchemaVersion, Strict
 
-__all__ = ["Profile", "available_profiles", "load_profile", "mismatches", "nearest_profile", "require_match"]
+__all__ = ["HostRules", "ModelCaps", "Profile", "Quantization", "Runtime"]
 
 
 class Processor(Strict):
@@ -172,146 +167,3 @@ class HostRules(Strict):
     name: Literal["host"]
     title: str
     detect: tuple[Detection, ...] = Field(min_length=1)
-
-
-def profiles_folder() -> Path:
-    """Return the folder of the shipped profiles: inside the installed package, else at the root of the checkout."""
-    package = Path(__file__).parent
-    inside = package / "profiles"
-    return inside if inside.is_dir() else package.parent / "profiles"
-
-
-def available_profiles() -> tuple[str, ...]:
-    """Return the names of the shipped profiles, sorted."""
-    return tuple(sorted(path.stem for path in profiles_folder().glob("*.toml")))
-
-
-def load_profile(target: str) -> Profile:
-    """Return the profile that `target` names: a shipped name, or the path of a TOML file.
-
-    Raises:
-        ProfileError: no such profile, or a file with faults: all of them.
-        TargetError: `host`, on a machine that no rule describes.
-    """
-    if target.endswith(".toml"):
-        path = Path(target).expanduser()
-        return validate(Profile, read_toml(path, ProfileError), str(path), ProfileError)
-    if target == "host":
-        return _detect_host()
-    known = available_profiles()
-    if target not in known:
-        near = difflib.get_close_matches(target, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else ""
-        expected = f"one of {', '.join(known)}"
-        fault = Fault(where="target", problem="unknown profile", got=repr(target), expected=expected, hint=hint)
-        raise ProfileError("the target is not known", faults=[fault], remedy="see `edgetune profiles`, or give a .toml file")
-    path = profiles_folder() / f"{target}.toml"
-    return validate(Profile, read_toml(path, ProfileError), f"profiles/{path.name}", ProfileError)
-
-
-def _detect_host() -> Profile:
-    facts = processor_facts()
-    basis = nearest_profile(facts, "this machine")
-    cores = int(facts["cores"])
-    return basis.model_copy(
-        update={
-            "name": "host",
-            "title": f"this machine ({facts['name'] or facts['architecture']}, facts of {basis.name})",
-            "processor": basis.processor.model_copy(update={"name": facts["name"], "cores": cores}),
-            "runtime": basis.runtime.model_copy(update={"intra_op_threads": min(cores, basis.runtime.intra_op_threads)}),
-            "sources": {**basis.sources, "processor": "read from this machine"},
-        }
-    )
-
-
-def nearest_profile(facts: Mapping[str, Any], where: str) -> Profile:
-    """Return the shipped profile whose quantization suits a processor, by the rules of `host.toml`.
-
-    Args:
-        facts: of the processor, as `edgetune.device.environment` reads them.
-        where: the machine, in words.
-
-    Raises:
-        TargetError: no rule describes it.
-    """
-    path = profiles_folder() / "host.toml"
-    rules = validate(HostRules, read_toml(path, ProfileError), "profiles/host.toml", ProfileError)
-    for rule in rules.detect:
-        if rule.architecture == facts["architecture"] and not _lacking(rule.features, facts["features"]):
-            return load_profile(rule.use)
-    raise TargetError(
-        f"no rule of profiles/host.toml describes {where}: {facts['architecture']}, {' '.join(facts['features'][:8])}…",
-        remedy="name a profile with --target, or write one",
-    )
-
-
-def mismatches(profile: Profile, facts: dict[str, Any]) -> list[str]:
-    """Return how a device is not what a profile describes, one sentence each; empty when it fits.
-
-    Args:
-        profile: the promise.
-        facts: the device's `environment` as `edgetune.device.environment` reads it, or its processor's part.
-    """
-    return device_mismatches(
-        facts,
-        architecture=profile.processor.architecture,
-        features=profile.processor.features,
-        absent=profile.processor.absent,
-        provider=profile.runtime.providers[0],
-        min_onnxruntime=profile.runtime.min_onnxruntime,
-    )
-
-
-def device_mismatches(
-    facts: Mapping[str, Any],
-    *,
-    architecture: str,
-    features: Iterable[str],
-    absent: Iterable[str],
-    provider: str,
-    min_onnxruntime: str,
-) -> list[str]:
-    """Return how a device is not what a profile, or a bundle's manifest, promises; see `mismatches`."""
-    if facts["architecture"] != architecture:
-        return [f"architecture: got {facts['architecture']}, expected {architecture}"]
-    found = []
-    if lacking := _lacking(features, facts["features"]):
-        found.append(f"processor lacks {', '.join(name.replace('|', ' or ') for name in lacking)}")
-    if foreign := [name for name in absent if name in facts["features"]]:
-        found.append(f"processor has {', '.join(foreign)}, which this board does not")
-    providers = facts.get("providers")
-    if providers is not None and provider not in providers:
-        found.append(f"provider: expected {provider}, got {', '.join(providers)}")
-    version = facts.get("onnxruntime")
-    if version and _version(version) < _version(min_onnxruntime):
-        found.append(f"ONNX Runtime: got {version}, expected {min_onnxruntime} or newer")
-    return found
-
-
-def _lacking(wanted: Iterable[str], features: Iterable[str]) -> list[str]:
-    """Return the wanted flags that are not there; of `a|b`, one is enough."""
-    there = set(features)
-    return [name for name in wanted if there.isdisjoint(name.split("|"))]
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("+")[0].split(".")[:3] if part.isdigit())
-
-
-def require_match(profile: Profile, facts: dict[str, Any], where: str = "this machine") -> None:
-    """Raise unless a device is what a profile describes.
-
-    Args:
-        profile: the promise.
-        facts: the device's environment.
-        where: the device, in words.
-
-    Raises:
-        TargetError: with every difference.
-    """
-    if found := mismatches(profile, facts):
-        raise TargetError(
-            f"{where} is not what the profile {profile.name!r} describes",
-            faults=[Fault(where="", problem=text) for text in found],
-            remedy="choose another --target or --device; without a device (verify.device = auto), this machine stands in",
-        )
