@@ -36,6 +36,7 @@ __all__ = ["FP32", "TRAINING_BATCH", "Ladder", "Rung", "Timer", "ranged"]
 TRAINING_BATCH = 64
 CHANCE = 2
 FP32 = "fp32"
+NO_TARGET = "this machine is not the target, and no --device is, so that no latency can be measured"
 # Other integer types are taken for a gain in speed that is no noise, and at no real cost in accuracy.
 FASTER = 0.97
 NO_WORSE = 1.5
@@ -115,7 +116,7 @@ class Ladder:
         from edgetune.quantize.mixed import float_stem, float_worst
 
         if self.recipe.mixed_precision and self.timer is None:
-            self._leave_out("float stem", "this machine is not the target, so that no latency can be measured")
+            self._leave_out("float stem", NO_TARGET)
         elif self.recipe.mixed_precision:
             self._try("float stem", lambda: float_stem(self))
         if not self._ends():
@@ -194,7 +195,7 @@ class Ladder:
         """Return the one of two prepared graphs whose integers are faster on the target; the second is ranged for that."""
         name = f"ranges, {other.rules.types}"
         if self.timer is None:
-            self._leave_out(name, "this machine is not the target, so that no latency can be measured")
+            self._leave_out(name, NO_TARGET)
             return prepared
         began, before = time.monotonic(), self.best
         graph = self.ranged(other)

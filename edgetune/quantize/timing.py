@@ -1,4 +1,4 @@
-"""Latency of candidates, in turns, where this machine is the target."""
+"""Latency of candidates, in turns: on this machine where it is the target, else wherever a bench measures."""
 
 from __future__ import annotations
 
