@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["float_stem", "float_worst"]
 
-# The first layers see large maps with few channels, where integer kernels gain least and errors travel farthest.
-LONGEST_STEM = 4
+# The first layers see large maps with few channels, where integer kernels gain least and errors travel farthest. So many are
+# tried; the next batch only where the last of the one before it was no slower than any.
+STEMS = ((1, 2, 3, 4), (6, 8), (12, 16), (24, 32))
 # Two medians that are nearer than this are the same.
 SAME_LATENCY = 1.01
 # So many of the worst layers are timed one by one.
@@ -30,20 +31,33 @@ def float_stem(ladder: Ladder) -> QuantGraph:
     Args:
         ladder: has ranges and corrections, the held-out images and a timer.
     """
-    assert ladder.timer is not None
     best = ladder.best.graph
     layers = [node.name for node in best.layers()]
-    names = layers[: min(LONGEST_STEM, len(layers) // 2)]
-    graphs = {0: best}
-    for count in range(1, len(names) + 1):
-        graphs[count] = _with_floats(ladder, names[:count], FAST_ENOUGH)
-    latency = ladder.timer({str(count): graph for count, graph in graphs.items()})
-    fastest = min(latency.values())
-    fit = [count for count in graphs if latency[str(count)] <= fastest * SAME_LATENCY]
-    scores = {count: ladder.held_out.score(graphs[count]).divergence for count in fit}
+    names = layers[: len(layers) // 2]
+    latency = _stem_latency(ladder, names)
+    fit = [count for count in latency if latency[count] <= min(latency.values()) * SAME_LATENCY]
+    graphs = {count: _with_floats(ladder, names[:count], FAST_ENOUGH) if count else best for count in fit}
+    scores = {count: ladder.held_out.score(graph).divergence for count, graph in graphs.items()}
     chosen = min(fit, key=lambda count: (scores[count], count))
-    told = ", ".join(f"{count} layers {latency[str(count)]:.3f} ms" for count in graphs)
-    return graphs[chosen].updated({"step": "float stem", "layers": chosen, "found": f"{told}; {chosen} in float"})
+    told = ", ".join(f"{count} layers {100 * latency[count]:.0f} %" for count in latency)
+    return graphs[chosen].updated({"step": "float stem", "layers": chosen, "found": f"latency: {told}; {chosen} in float"})
+
+
+def _stem_latency(ladder: Ladder, names: list[str]) -> dict[int, float]:
+    """Return, for numbers of first layers in float, the latency over that of none."""
+    assert ladder.timer is not None
+    latency = {0: 1.0}
+    for batch in STEMS:
+        counts = [count for count in batch if count <= len(names)]
+        if not counts:
+            break
+        # What the biases are does not change the time.
+        graphs = {str(count): _with_floats(ladder, names[:count], FAST_ENOUGH, corrected=False) for count in counts}
+        found = ladder.timer({"0": ladder.best.graph, **graphs})
+        latency |= {count: found[str(count)] / found["0"] for count in counts}
+        if latency[counts[-1]] > min(latency.values()) * SAME_LATENCY:
+            break
+    return latency
 
 
 def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
