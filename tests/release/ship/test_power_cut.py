@@ -1,14 +1,15 @@
-"""The power of a virtual board is cut at each state of an installation, and again on the way back."""
+"""Power is cut at each state of an installation, and again on the way back: of a virtual board, and behind a real sshd."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from edgetune.device.install.crash import VARIABLE
 from edgetune.errors import TargetError
 from edgetune.release.ship.device import Device
+from edgetune.release.ship.host import shipper
 from edgetune.transport.address import open_link
 
 TRIED = ("tried", "switched", "healthy")
@@ -70,20 +72,19 @@ def board(board_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 class Powered:
-    """A board that is on, with a link to it."""
+    """A device that is on, with a link to it.
 
-    def __init__(self, board: Board, scripts: Path, config: Path, host_key_known: bool) -> None:
-        self.board = board
-        board.boot(scripts)
-        if not host_key_known:
-            scan = ["ssh-keyscan", "-p", str(board.port), "-t", "ecdsa", "127.0.0.1"]
-            found = subprocess.run(scan, capture_output=True, text=True, check=True, timeout=60).stdout
-            (config.parent / "known_hosts").write_text("board " + " ".join(found.split()[1:3]) + "\n")
-        self.link = open_link(f"ssh://root@127.0.0.1:{board.port}/usr/bin/python3")
-        self.device = Device(self.link, "colours", ROOT)
+    Args:
+        address: of it.
+        root: the folder of its releases.
+    """
+
+    def __init__(self, address: str, root: str) -> None:
+        self.link = open_link(address)
+        self.device = Device(self.link, "colours", root)
 
     def whole(self) -> str:
-        """Check on the board that what current leads to is exactly what was built; return its name."""
+        """Check on the device that what current leads to is exactly what was built; return its name."""
         folder = f"{self.device.folder}/current"
         done = self.link.run([self.link.python, f"{self.device.folder}/runner.pyz", "verify", folder], deadline_s=120)
         assert done.returncode == 0, done.stderr.decode()
@@ -98,42 +99,72 @@ class Powered:
         def heard(line: str) -> None:
             seen.append(line)
             if line == step:
-                self.board.cut()
+                self.cut()
 
         ended = ""
         try:
             done = self.link.run(["env", f"{VARIABLE}={step}:stop", *runner], deadline_s=900, stdin=stdin, heard=heard)
-            ended = f"{step} was never reached: {done.returncode} {done.stderr.decode()}"
+            ended = "" if done.returncode == -signal.SIGKILL else f"{done.returncode} {done.stderr.decode()}"
         except TargetError:
             self.link.close()
         assert not ended
         assert step in seen, seen
 
+    def cut(self) -> None:
+        """Take its power."""
+        raise NotImplementedError
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_a_power_cut_at_each_state_and_again_on_the_way_back(
-    board, board_image, release, publisher, tmp_path, monkeypatch, repository
-):
-    """Some twenty boots of an emulated board: a quarter of an hour. EDGETUNE_STATES names some of the states."""
-    scripts, config = repository / "tests/boards", tmp_path / "ssh_config"
-    config.write_text(
-        f"Host *\n  IdentityFile {board_image / 'key'}\n  IdentitiesOnly yes\n  IdentityAgent none\n"
-        f"  UserKnownHostsFile {tmp_path}/known_hosts\n  GlobalKnownHostsFile /dev/null\n  HostKeyAlias board\n"
-    )
-    monkeypatch.setenv("EDGETUNE_SSH_CONFIG", str(config))
-    machine = {"architecture": "aarch64", "min_onnxruntime": "1.17", "tolerance": {"logit_max_abs": 0.5}}
-    on = Powered(board, scripts, config, host_key_known=False)
-    on.device.set_up(
-        {"product": "colours", "allow_volatile": True, "health_s": 600.0, "confirm_s": 600.0}, publisher.signers(), None
-    )
-    current = on.device.ship(release(1, profile=machine)).release
-    states = os.environ.get("EDGETUNE_STATES", " ".join(STATES)).split()
+    def again(self) -> Powered:
+        """Return it with its power back."""
+        raise NotImplementedError
+
+
+class PoweredBoard(Powered):
+    """A virtual board."""
+
+    def __init__(self, board: Board, scripts: Path, config: Path) -> None:
+        board.boot(scripts)
+        self.board, self.scripts, self.config = board, scripts, config
+        known = config.parent / "known_hosts"
+        if not known.exists():
+            scan = ["ssh-keyscan", "-p", str(board.port), "-t", "ecdsa", "127.0.0.1"]
+            found = subprocess.run(scan, capture_output=True, text=True, check=True, timeout=60).stdout
+            known.write_text("board " + " ".join(found.split()[1:3]) + "\n")
+        super().__init__(f"ssh://root@127.0.0.1:{board.port}/usr/bin/python3", ROOT)
+
+    def cut(self) -> None:
+        self.board.cut()
+
+    def again(self) -> PoweredBoard:
+        return PoweredBoard(self.board, self.scripts, self.config)
+
+
+class PoweredFolder(Powered):
+    """A folder of this machine behind an SSH server: every process that works in it dies at once, its timer too."""
+
+    def __init__(self, address: str, root: str) -> None:
+        super().__init__(address, root)
+        self.address, self.root = address, root
+
+    def cut(self) -> None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"{self.root}/".encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+
+    def again(self) -> PoweredFolder:
+        self.link.close()
+        return PoweredFolder(self.address, self.root)
+
+
+def cut_everywhere(on: Powered, states: Sequence[str], release, **changes) -> None:
+    """Install release after release and cut the power at one state of each: the old one or the new one, never a mixture."""
+    current = on.device.ship(release(1, **changes)).release
     for number, state in enumerate(states, 2):
-        folder = release(number, profile=machine)
+        folder = release(number, **changes)
         content, signature = (folder / "manifest.json").read_bytes(), (folder / "manifest.json.sig").read_bytes()
         head = b"%d %d\n" % (len(content), len(signature)) + content + signature
-        me = ["--shipper", "a" * 32]
+        me = ["--shipper", shipper()]
         if state == "received":
             on.stopped_at(state, ["begin", on.device.folder, *me], head)
         else:
@@ -146,11 +177,11 @@ def test_a_power_cut_at_each_state_and_again_on_the_way_back(
             else:
                 on.stopped_at(state, ["activate", on.device.folder, sha256, *me])
         new = f"{number}-{hashlib.sha256(content).hexdigest()[:12]}"
-        on = Powered(board, scripts, config, host_key_known=True)
+        on = on.again()
         assert on.whole() in (current, new), state
         if state in TRIED:
             on.stopped_at("back-switched", ["recover", on.device.folder])
-            on = Powered(board, scripts, config, host_key_known=True)
+            on = on.again()
             assert on.whole() == current, state
         status = on.device.status()
         wanted = new if state == "committed" else current
@@ -158,5 +189,32 @@ def test_a_power_cut_at_each_state_and_again_on_the_way_back(
         assert status["state"] == {**dict.fromkeys(TRIED, "ROLLED_BACK"), "committed": "COMMITTED"}.get(state, status["state"])
         assert on.whole() == wanted
         current = wanted
-    assert on.device.ship(release(99, profile=machine)).release == on.whole()
+    assert on.device.ship(release(99, **changes)).release == on.whole()
     on.link.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_power_cut_at_each_state_and_again_on_the_way_back(
+    board, board_image, release, publisher, tmp_path, monkeypatch, repository
+):
+    """Some twenty boots of an emulated board: a quarter of an hour. EDGETUNE_STATES names some of the states."""
+    config = tmp_path / "ssh_config"
+    config.write_text(
+        f"Host *\n  IdentityFile {board_image / 'key'}\n  IdentitiesOnly yes\n  IdentityAgent none\n"
+        f"  UserKnownHostsFile {tmp_path}/known_hosts\n  GlobalKnownHostsFile /dev/null\n  HostKeyAlias board\n"
+    )
+    monkeypatch.setenv("EDGETUNE_SSH_CONFIG", str(config))
+    on = PoweredBoard(board, repository / "tests/boards", config)
+    patient = {"product": "colours", "allow_volatile": True, "health_s": 600.0, "confirm_s": 600.0}
+    on.device.set_up(patient, publisher.signers(), None)
+    machine = {"architecture": "aarch64", "min_onnxruntime": "1.17", "tolerance": {"logit_max_abs": 0.5}}
+    cut_everywhere(on, os.environ.get("EDGETUNE_STATES", " ".join(STATES)).split(), release, profile=machine)
+
+
+@pytest.mark.timeout(600)
+def test_the_same_behind_an_sshd_on_loopback(over_ssh, release, publisher, tmp_path):
+    on = PoweredFolder(over_ssh.address(), str(tmp_path / "releases"))
+    patient = {"product": "colours", "allow_volatile": True, "health_s": 600.0, "confirm_s": 600.0}
+    on.device.set_up(patient, publisher.signers(), None)
+    cut_everywhere(on, STATES, release)
