@@ -41,6 +41,10 @@ def uncached(dataset: Dataset, recipe: Recipe, epochs: int) -> tuple[float, floa
     began = time.perf_counter()
     start = load_start(recipe.model, dataset, "any", torch.device("cpu"))
     network, head = start.network.eval(), head_modules(start.network)
+    with torch.no_grad():
+        # timm draws a head so large that thirty epochs at this rate do not forget it: 67 % instead of 76 % on the emoji.
+        for parameter in head.parameters():
+            parameter.zero_()
     optimizer = torch.optim.AdamW(head.parameters(), lr=LR)
     images, labels = dataset.images("train"), torch.from_numpy(dataset.labels("train").copy())
     steps = len(images) // 64
