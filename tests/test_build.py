@@ -234,7 +234,7 @@ def test_an_effort_is_part_of_the_recipe_and_its_rungs_of_the_report(copy, capsy
     rungs = json.loads((copy / "report.json").read_text())["sections"]["quantize"]["rungs"]
     assert [rung["rung"] for rung in rungs] == ["ranges", "bias correction"]
     page = (copy / "report.md").read_text()
-    assert "| step | kept |  | divergence, nats | NMSE | agreement | top-1 | p50 | took |" in page
+    assert "| step | kept |  | divergence, nats | NMSE | agreement | top-1 | p50 | of fp32's | took |" in page
     assert "| bias correction | " in page
 
 

@@ -175,7 +175,9 @@ def test_a_check_on_labelled_images_reaches_the_manifests_figures(build: Any, ta
         "tags: int8 mAP against the manifest": "KEPT",
         "level: int8 RMSE against the manifest": "KEPT",
     }
-    assert {row.verdict for row in verdicts if row.kind in ("golden", "numeric")} == {"KEPT"}
+    # Other ways of decoding are told, not judged.
+    judged = [row for row in verdicts if row.kind in ("golden", "numeric") and not row.name.startswith("golden images, ")]
+    assert {row.verdict for row in judged} == {"KEPT"}
 
 
 def test_a_check_on_other_images_breaks_every_head(build: Any, task_world: Any, tmp_path: Path):
