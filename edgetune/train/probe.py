@@ -84,10 +84,10 @@ def fit_probe(
 ) -> ProbeResult:
     """Fit the network's head to features and write it into the network.
 
-    L-BFGS on the objective, once per penalty; the validation loss chooses. The features are centred, and each is scaled by the
-    geometric mean of its own spread and of the mean spread: if all were scaled alike, the penalty would fall on quiet features
-    most, and a scale for each alone would blow up the weights of those that hardly ever fire. A linear head begins at zero,
-    one with hidden layers at its random weights.
+    L-BFGS on the objective, once per penalty; the validation loss chooses. The features are centred, and scaled all alike; at
+    the penalties around the best one also each by the geometric mean of its own spread and the mean spread, where the penalty
+    falls less on quiet features. A scale for each alone would blow up the weights of those that hardly ever fire. A linear head
+    begins at zero, one with hidden layers at its random weights.
 
     Args:
         network: its head is overwritten.
@@ -99,29 +99,31 @@ def fit_probe(
     import torch
 
     features, targets = train
-    mean, scale = features.mean(dim=0), _scale(features)
-    scaled, wanted = (features - mean) / scale, objective.standardised(targets)
+    mean, wanted = features.mean(dim=0), objective.standardised(targets)
     head = head_modules(network)
     start = copy.deepcopy(head).cpu().eval()
     tried: list[tuple[ProbeResult, nn.Module]] = []
 
-    def attempt(penalty: float) -> None:
-        fitted = _fitted(start, objective, scaled, wanted, penalty, iterations)
+    def attempt(scale: torch.Tensor, penalty: float) -> None:
+        fitted = _fitted(start, objective, (features - mean) / scale, wanted, penalty, iterations)
         _fold(fitted, mean, scale)
         with torch.no_grad():
             scores = objective.scores(fitted(val[0]), val[1])
         tried.append((ProbeResult(scores=scores, penalty=penalty), fitted))
 
+    alike, closer = _scales(features)
     for penalty in PENALTIES:
-        attempt(penalty)
+        attempt(alike, penalty)
     for penalty in STRONGER:
         if _best(tried)[0].penalty < tried[-1][0].penalty:
             break
-        attempt(penalty)
+        attempt(alike, penalty)
     middle, strongest = _best(tried)[0].penalty, tried[-1][0].penalty
-    for penalty in (middle / HALF_WAY, middle * HALF_WAY):
-        if PENALTIES[0] < penalty < strongest:
-            attempt(penalty)
+    around = [penalty for penalty in (middle / HALF_WAY, middle * HALF_WAY) if PENALTIES[0] < penalty < strongest]
+    for penalty in around:
+        attempt(alike, penalty)
+    for penalty in (middle, *around):
+        attempt(closer, penalty)
     result, fitted = _best(tried)
     head.load_state_dict(fitted.state_dict())
     return result
@@ -131,11 +133,11 @@ def _best(tried: Sequence[tuple[ProbeResult, nn.Module]]) -> tuple[ProbeResult, 
     return min(tried, key=lambda each: each[0].scores.loss)
 
 
-def _scale(features: torch.Tensor) -> torch.Tensor:
-    """Return what each feature is divided by: float32 `[F]`."""
+def _scales(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what features are divided by: the mean spread; its geometric mean with each feature's own; float32 `[F]`."""
     spread = features.std(dim=0, unbiased=False)
     typical = spread.mean().clamp_min(1e-6)
-    return (spread * typical).sqrt().maximum(SMALLEST_SCALE * typical)
+    return typical.expand_as(spread), (spread * typical).sqrt().maximum(SMALLEST_SCALE * typical)
 
 
 def _fitted(

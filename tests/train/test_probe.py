@@ -90,31 +90,35 @@ def test_the_penalty_that_validates_best_is_chosen():
     assert fit(HeadOnly(), smoothing=0.0)[0].penalty == min(probe.PENALTIES)
 
 
-def test_the_penalty_is_refined_around_the_best_and_no_tried_one_validates_better(monkeypatch):
+def test_the_penalty_is_refined_around_the_best_in_two_scales_and_no_tried_one_validates_better(monkeypatch):
     """Clouds that overlap: neither the strongest nor the weakest penalty is the best."""
-    losses: dict[float, float] = {}
+    tried: list[tuple[bool, float, float]] = []
 
     def overlapping(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         features, targets = clouds(count, seed)
         return features + torch.randn(features.shape, generator=torch.Generator().manual_seed(seed)) * 6, targets
 
     train, val = overlapping(60, 1), overlapping(400, 2)
-    objective, scale = Objective(HEADS, {}, train[1].numpy(), label_smoothing=0.1), probe._scale(train[0])
-    original = probe._fitted
+    objective = Objective(HEADS, {}, train[1].numpy(), label_smoothing=0.1)
+    mean, scales, original = train[0].mean(dim=0), probe._scales(train[0]), probe._fitted
 
     def noted(start, objective, features, targets, penalty, iterations):
         head = original(start, objective, features, targets, penalty, iterations)
-        scaled = (val[0] - train[0].mean(dim=0)) / scale
-        losses[penalty] = objective.scores(head(scaled).detach(), val[1].numpy()).loss
+        alike = torch.equal(features, (train[0] - mean) / scales[0])
+        scaled = (val[0] - mean) / scales[0 if alike else 1]
+        tried.append((alike, penalty, objective.scores(head(scaled).detach(), val[1].numpy()).loss))
         return head
 
     monkeypatch.setattr(probe, "_fitted", noted)
     result = fit_probe(HeadOnly(), objective, train, (val[0], val[1].numpy()), iterations=60)
-    coarse = [penalty for penalty in losses if penalty in (*probe.PENALTIES, *probe.STRONGER)]
-    middle = min(coarse, key=losses.__getitem__)
-    assert {middle / probe.HALF_WAY, middle * probe.HALF_WAY} <= set(losses)
-    assert result.scores.loss == pytest.approx(min(losses.values()), abs=1e-4)
-    assert result.penalty == min(losses, key=losses.__getitem__)
+    coarse = {penalty: loss for alike, penalty, loss in tried if alike and penalty in (*probe.PENALTIES, *probe.STRONGER)}
+    middle = min(coarse, key=coarse.__getitem__)
+    around = {middle / probe.HALF_WAY, middle * probe.HALF_WAY}
+    assert around <= {penalty for alike, penalty, _ in tried if alike}
+    assert {middle, *around} == {penalty for alike, penalty, _ in tried if not alike}
+    _, penalty, loss = min(tried, key=lambda one: one[2])
+    assert result.scores.loss == pytest.approx(loss, abs=1e-4)
+    assert result.penalty == penalty
 
 
 def test_a_quiet_feature_that_tells_all_is_not_lost_in_loud_noise():
