@@ -25,7 +25,7 @@ REVISIONS = {
     "sensitivity": 2,
     "measure": 1,
     "probe": 2,
-    "cost": 1,
+    "cost": 2,
     "report": 3,
 }
 NAMES = tuple(f"{split}/names.json" for split in ("train", "val", "test"))

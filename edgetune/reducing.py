@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgetune.pipeline import Run
     from edgetune.quantize.timing import Bench
 
-__all__ = ["halved", "quantized", "sensitivity_of"]
+__all__ = ["bench_of", "halved", "quantized", "sensitivity_of"]
 
 
 def halved(run: Run, source: OnnxModel) -> OnnxModel:
@@ -64,7 +64,7 @@ def quantized(run: Run, source: OnnxModel) -> OnnxModel:
             seed=run.recipe.seed,
             folder=folder,
             progress=run.progress,
-            bench=_bench(run) if _elsewhere(run) else None,
+            bench=bench_of(run),
         )
 
     return run.cache.value(OnnxModel, "quantize", depends, compute)
@@ -94,8 +94,10 @@ def _elsewhere(run: Run) -> bool:
     return run.recipe.verify.device not in ("auto", "local")
 
 
-def _bench(run: Run) -> Bench:
-    """Return what measures the quantizer's candidates on the run's device."""
+def bench_of(run: Run) -> Bench | None:
+    """Return what measures the quantizer's candidates on the device that the recipe names; None where that is this machine."""
+    if not _elsewhere(run):
+        return None
     from edgetune.verify.bench import time_on_device
 
     def timed(paths: Mapping[str, Path], images: npt.NDArray[np.uint8]) -> Mapping[str, float]:

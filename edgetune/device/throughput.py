@@ -98,7 +98,8 @@ def throughput_here(model_path: Path, options: Mapping[str, Any], images: Path |
 
 def _round(session: Any, pictures: Any, threads: int, seconds: float, found: list[Meter]) -> dict[str, Any]:
     """Return `queries`, `seconds` and `joules` of some streams that work for so long."""
-    tickets, done, faults = itertools.count(), [0] * threads, []  # type: ignore[var-annotated]
+    tickets, done = itertools.count(), [0] * threads
+    faults: list[Exception] = []
     ready = threading.Barrier(threads + 1)
 
     def stream(place: int) -> None:
@@ -109,7 +110,7 @@ def _round(session: Any, pictures: Any, threads: int, seconds: float, found: lis
                 session.run(["logits"], {"image": pictures[row : row + 1]})
                 done[place] += 1
         except Exception as fault:
-            # A thread's own exception would be printed and forgotten.
+            # A thread's own exception would be printed and forgotten; it is raised again below, where it counts.
             faults.append(fault)
 
     workers = [threading.Thread(target=stream, args=(place,), daemon=True) for place in range(threads)]

@@ -83,10 +83,13 @@ def float_worst(ladder: Ladder, prepared: QuantGraph) -> QuantGraph:
         told = f"even with all layers but one in float, fewer than {ladder.agreement_percent:g} % of the decisions are the same"
         return ladder.best.graph.updated({"step": "float layers", "layers": 0, "found": told})
     names, graph = _least_latency(ladder, enough)
+    told = ", ".join(names)
     learnt = ladder.reconstructed(graph, prepared)
-    # What is enough must not be learnt away.
-    graph = learnt if ladder.meets_tolerance(ladder.held_out.score(learnt)) else graph
-    told = ", ".join(names) + _against_fp32(ladder, graph)
+    if ladder.meets_tolerance(ladder.held_out.score(learnt)):
+        graph = learnt
+    else:
+        told += "; not reconstructed, as they would not be enough any more"
+    told += _against_fp32(ladder, graph)
     return graph.updated({"step": "float layers", "layers": len(names), "found": told})
 
 

@@ -154,12 +154,11 @@ def test_other_types_are_taken_only_where_they_are_faster_on_the_target(net: Any
 def test_the_stem_stays_in_float_only_where_that_is_no_slower(net: Any, ladder: Any, profile: Profile) -> None:
     model = deep(net)
     recipe = {"near_enough": 0.0, "reconstruction_steps": 5}
-    cheap = lambda floats: 1.0 if floats <= 3 else 2.0  # noqa: E731
     # Half of the fourteen layers may stay in float, and no more are tried than were found to be no slower.
     free, some, dear = [1, 2, 3, 4, 6], [1, 2, 3, 4], [1, 2, 3, 4]
     cases = (
         (lambda floats: 1.0, [0, *free], free),
-        (cheap, [0, *some], [1, 2, 3]),
+        (lambda floats: 1.0 if floats <= 3 else 2.0, [0, *some], [1, 2, 3]),
         (lambda floats: 1.0 + floats, [0, *dear], [0]),
     )
     for costs, tried, expected in cases:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def board(board_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     shutil.rmtree(folder)
 
 
-class Powered:
+class Powered(ABC):
     """A device that is on, with a link to it.
 
     Args:
@@ -110,13 +111,13 @@ class Powered:
         assert not ended
         assert step in seen, seen
 
+    @abstractmethod
     def cut(self) -> None:
         """Take its power."""
-        raise NotImplementedError
 
+    @abstractmethod
     def again(self) -> Powered:
         """Return it with its power back."""
-        raise NotImplementedError
 
 
 class PoweredBoard(Powered):
@@ -157,8 +158,9 @@ class PoweredFolder(Powered):
         return PoweredFolder(self.address, self.root)
 
 
-def cut_everywhere(on: Powered, states: Sequence[str], release, **changes) -> None:
-    """Install release after release and cut the power at one state of each: the old one or the new one, never a mixture."""
+def cut_everywhere(on: Powered, states: Sequence[str], release, **changes) -> list[str]:
+    """Install releases, cut the power at one state of each: the old or the new one, never a mixture; return what was left."""
+    left = []
     current = on.device.ship(release(1, **changes)).release
     for number, state in enumerate(states, 2):
         folder = release(number, **changes)
@@ -189,8 +191,10 @@ def cut_everywhere(on: Powered, states: Sequence[str], release, **changes) -> No
         assert status["state"] == {**dict.fromkeys(TRIED, "ROLLED_BACK"), "committed": "COMMITTED"}.get(state, status["state"])
         assert on.whole() == wanted
         current = wanted
+        left.append(current)
     assert on.device.ship(release(99, **changes)).release == on.whole()
     on.link.close()
+    return left
 
 
 @pytest.mark.slow
@@ -209,7 +213,10 @@ def test_a_power_cut_at_each_state_and_again_on_the_way_back(
     patient = {"product": "colours", "allow_volatile": True, "health_s": 600.0, "confirm_s": 600.0}
     on.device.set_up(patient, publisher.signers(), None)
     machine = {"architecture": "aarch64", "min_onnxruntime": "1.17", "tolerance": {"logit_max_abs": 0.5}}
-    cut_everywhere(on, os.environ.get("EDGETUNE_STATES", " ".join(STATES)).split(), release, profile=machine)
+    states = os.environ.get("EDGETUNE_STATES", " ".join(STATES)).split()
+    # What a cut leaves is the first release until one is committed.
+    numbers = [name.split("-")[0] for name in cut_everywhere(on, states, release, profile=machine)]
+    assert numbers == [str(n) if state == "committed" else "1" for n, state in enumerate(states, 2)]
 
 
 @pytest.mark.timeout(600)
@@ -217,4 +224,5 @@ def test_the_same_behind_an_sshd_on_loopback(over_ssh, release, publisher, tmp_p
     on = PoweredFolder(over_ssh.address(), str(tmp_path / "releases"))
     patient = {"product": "colours", "allow_volatile": True, "health_s": 600.0, "confirm_s": 600.0}
     on.device.set_up(patient, publisher.signers(), None)
-    cut_everywhere(on, STATES, release)
+    numbers = [name.split("-")[0] for name in cut_everywhere(on, STATES, release)]
+    assert numbers == ["1"] * (len(STATES) - 1) + [str(len(STATES) + 1)]
