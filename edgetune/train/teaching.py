@@ -127,12 +127,15 @@ def open_teaching(
         )
     source = _source(job.teacher, job.dataset, device, load_network)
     views = int(recipe.epochs) if job.distill.views == "auto" else min(job.distill.views, max(1, int(recipe.epochs)))
-    distill = job.distill
-    if distill.cache and mixes(recipe.augment):
-        progress.line("the teacher looks at mixed images each time: its answers to those are not kept")
+    distill, mixed = job.distill, mixes(recipe.augment)
+    if distill.cache and mixed and (again := _mixed_anew(recipe, views)):
+        progress.line(f"the teacher looks at mixed images each time, as {again}: its answers are not kept")
         distill = distill.model_copy(update={"cache": False})
     dataset = job.dataset
     drawn = {"augment": recipe.augment.model_dump(mode="json"), "seed": job.seed, "source": list(dataset.source_size)}
+    if mixed:
+        # Which images come together, and how they are mixed, follows from the seed and the size of a batch.
+        drawn["batch_size"] = recipe.batch_size
     guide = open_guide(
         source,
         distill,
@@ -167,6 +170,13 @@ def open_teaching(
         "teacher_val_metrics": reached,
     }
     return Teaching(guide, network, views=max(1, views), batch_size=recipe.batch_size, summary=summary)
+
+
+def _mixed_anew(recipe: TrainRecipe, views: int) -> str:
+    """Return why no mixed view is known by its image and its number; empty if it is: each image is in one batch of an epoch."""
+    if recipe.balance == "sampler":
+        return "the sampler draws an image several times in an epoch"
+    return "an image meets others in each epoch, however often its view comes again" if views < int(recipe.epochs) else ""
 
 
 def _words(metrics: dict[str, float]) -> str:

@@ -49,6 +49,8 @@ def test_what_is_fastest_is_measured_and_written_down(
 
 
 @pytest.mark.slow
+# torch.compile imports a module of torch's own that torch says not to use.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_training_learns_the_same(
     dataset: Dataset, model: ModelRecipe, recipe: Callable[..., TrainRecipe], run: Run, tmp_path: Path, lines: Any
 ) -> None:
