@@ -41,7 +41,7 @@ def reference(folder: Path, size: int, steps: int, device: str, workers: int) ->
     from plain_training import loaders, network
 
     train, _, classes = loaders(folder, size, BATCH, workers)
-    model = network(classes).to(device, memory_format=torch.contiguous_format).train()
+    model = network(classes).to(memory_format=torch.contiguous_format).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     began, done = 0.0, 0
     while True:
