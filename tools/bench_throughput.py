@@ -6,7 +6,9 @@
 Both train Lite0 at the same settings: batches of 64, a random crop and a mirror, AdamW, batch norms that follow the images, no
 average of weights. The other reads encoded files with ImageFolder, DataLoader (two workers by default) and torchvision's
 transforms, with NCHW images, as torchvision's reference scripts do. Ours reads its cache of decoded images; decoding that once
-is timed, too, and said apart. The two take turns, each in a process of its own, so that neither disturbs the other's threads.
+is timed, too, and said apart. On a GPU the other computes in float32, ours in the layout and precision that it measures to be
+fastest there, unless `--set train.amp=float32`. The two take turns, each in a process of its own, so that neither disturbs the
+other's threads.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgetune.artefacts import Dataset
     from edgetune.progress import Progress
-    from edgetune.recipe import TrainRecipe
+    from edgetune.recipe import DistillRecipe, TrainRecipe
     from edgetune.train.distill.guide import Guide
     from edgetune.train.distill.teacher import TeacherSource
     from edgetune.train.job import TrainJob
@@ -127,22 +127,14 @@ def open_teaching(
         )
     source = _source(job.teacher, job.dataset, device, load_network)
     views = int(recipe.epochs) if job.distill.views == "auto" else min(job.distill.views, max(1, int(recipe.epochs)))
-    distill, mixed = job.distill, mixes(recipe.augment)
-    if distill.cache and mixed and (again := _mixed_anew(recipe, views)):
-        progress.line(f"the teacher looks at mixed images each time, as {again}: its answers are not kept")
-        distill = distill.model_copy(update={"cache": False})
-    dataset = job.dataset
-    drawn = {"augment": recipe.augment.model_dump(mode="json"), "seed": job.seed, "source": list(dataset.source_size)}
-    if mixed:
-        # Which images come together, and how they are mixed, follows from the seed and the size of a batch.
-        drawn["batch_size"] = recipe.batch_size
+    distill, dataset = _as_kept(job.distill, recipe, views, progress), job.dataset
     guide = open_guide(
         source,
         distill,
         dataset.heads,
         Views(
             images=_images(dataset),
-            draws=drawn,
+            draws=_draws(job, recipe),
             count=max(1, views),
             rows=dataset.counts["train"] + dataset.unlabelled,
             validation_rows=dataset.counts["val"],
@@ -172,11 +164,29 @@ def open_teaching(
     return Teaching(guide, network, views=max(1, views), batch_size=recipe.batch_size, summary=summary)
 
 
-def _mixed_anew(recipe: TrainRecipe, views: int) -> str:
-    """Return why no mixed view is known by its image and its number; empty if it is: each image is in one batch of an epoch."""
+def _draws(job: TrainJob, recipe: TrainRecipe) -> dict[str, Any]:
+    """Return what the view of an image depends on beside its number, as JSON types."""
+    draws: dict[str, Any] = {
+        "augment": recipe.augment.model_dump(mode="json"),
+        "seed": job.seed,
+        "source": list(job.dataset.source_size),
+    }
+    # Which images meet, and how they are mixed, follows from the seed and the size of a batch.
+    return {**draws, "batch_size": recipe.batch_size} if mixes(recipe.augment) else draws
+
+
+def _as_kept(distill: DistillRecipe, recipe: TrainRecipe, views: int, progress: Progress) -> DistillRecipe:
+    """Return the recipe without its cache, and say so, where an image and a number do not tell which mixed view is meant."""
+    if not (distill.cache and mixes(recipe.augment)):
+        return distill
     if recipe.balance == "sampler":
-        return "the sampler draws an image several times in an epoch"
-    return "an image meets others in each epoch, however often its view comes again" if views < int(recipe.epochs) else ""
+        reason = "the sampler draws an image several times in an epoch"
+    elif views < int(recipe.epochs):
+        reason = "an image meets others in each epoch, however often its view comes again"
+    else:
+        return distill
+    progress.line(f"the teacher looks at mixed images each time, as {reason}: its answers are not kept")
+    return distill.model_copy(update={"cache": False})
 
 
 def _words(metrics: dict[str, float]) -> str:

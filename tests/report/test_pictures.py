@@ -54,6 +54,12 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def drawn(path: Path) -> int:
+    """How many pixels are not the page's white."""
+    picture = pixels(path)
+    return picture.shape[0] * picture.shape[1] - count(picture, "#ffffff")
+
+
 def count(picture: np.ndarray, colour: str) -> int:
     """How many pixels have exactly this colour."""
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
@@ -111,7 +117,7 @@ HISTORIES = {
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_every_history_can_be_drawn(history: list[dict[str, Any]], tmp_path: Path) -> None:
     draw_curves(history, tmp_path / "curves.png")
-    pixels(tmp_path / "curves.png")
+    assert drawn(tmp_path / "curves.png")
 
 
 def test_train_and_validation_are_both_seen(tmp_path: Path) -> None:
@@ -140,9 +146,9 @@ def test_every_number_of_classes_can_be_drawn(classes: int, tmp_path: Path) -> N
 def test_names_that_would_break_a_picture(tmp_path: Path) -> None:
     names = ["", "$\\alpha$ and $", "犬", "a\nb\tc", "x" * 300, "\x07", "{}", "%s", "_^", "Ünïcode"]
     draw_confusion(confusion(len(names)), names, tmp_path / "c.png")
-    pixels(tmp_path / "c.png")
+    assert drawn(tmp_path / "c.png")
     draw_regression([1.0, 2.0], [1.0, 2.0], "$x_ \n犬", tmp_path / "r.png")
-    pixels(tmp_path / "r.png")
+    assert drawn(tmp_path / "r.png")
 
 
 def test_names_as_they_are_drawn() -> None:
@@ -184,7 +190,7 @@ def test_images_without_a_known_value_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[], [2.0], [3.0, 3.0], list(np.linspace(-1e6, 1e6, 5000))], ids=len)
 def test_every_number_of_values_can_be_drawn(values: list[float], tmp_path: Path) -> None:
     draw_regression(values, values, "weight in kg", tmp_path / "r.png")
-    pixels(tmp_path / "r.png")
+    assert drawn(tmp_path / "r.png")
 
 
 def test_predictions_that_do_not_fit_the_truth_are_refused(tmp_path: Path) -> None:

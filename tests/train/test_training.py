@@ -19,8 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgetune.errors import Interrupted, TargetError, TrainingDiverged, UsageError, WeightsError
-from edgetune.recipe import AugmentRecipe, DistillRecipe
-from edgetune.train.distill.teacher import TeacherSource
+from edgetune.recipe import DistillRecipe
 from edgetune.train.evaluate import predict
 from edgetune.train.finetune import FineTuning
 from edgetune.train.network import NetworkSpec, normalisation
@@ -323,54 +322,6 @@ def test_so_does_every_other_way(dataset, pretrained, recipe, run, teacher, tmp_
     assert lines.steps == 9
     for name in ("model.safetensors", "history.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-@pytest.mark.parametrize("augment", [{}, {"mixup": 0.5, "cutmix": 1.0, "mix_probability": 0.7}], ids=["plain", "mixed"])
-def test_answers_of_an_earlier_run_change_nothing_but_who_is_asked(
-    dataset, pretrained, recipe, run, teacher, tmp_path, monkeypatch, augment
-):
-    """The same bits without a cache, with a cold one, and with a warm one, which needs no teacher."""
-    chosen = recipe(**FAST, augment=AugmentRecipe(**augment))
-    run(dataset, pretrained, chosen, tmp_path / "none", teacher=teacher, distill=DistillRecipe(cache=False))
-    run(dataset, pretrained, chosen, tmp_path / "cold", teacher=teacher, answers=tmp_path / "answers")
-    with monkeypatch.context() as without:
-        without.setattr(TeacherSource, "load", lambda self: pytest.fail("the teacher was asked"))
-        run(dataset, pretrained, chosen, tmp_path / "warm", teacher=teacher, answers=tmp_path / "answers")
-    cold, warm, none = (files(tmp_path / name) for name in ("cold", "warm", "none"))
-    assert cold == warm == none
-    # And the teacher's word is heard: alone, the student ends elsewhere.
-    run(dataset, pretrained, chosen, tmp_path / "alone")
-    assert files(tmp_path / "alone")["model.safetensors"] != cold["model.safetensors"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "views", "reason"),
-    [
-        ({"balance": "sampler"}, "auto", "the sampler draws an image several times"),
-        ({"epochs": 2}, 1, "an image meets others in each epoch"),
-    ],
-)
-def test_answers_to_mixed_images_that_never_come_again_are_not_kept(
-    dataset, pretrained, recipe, run, teacher, tmp_path, lines, changes, views, reason
-):
-    chosen = recipe(**{**FAST, **changes}, augment=AugmentRecipe(mixup=0.5))
-    distill = DistillRecipe(views=views)
-    run(dataset, pretrained, chosen, tmp_path / "run", lines, teacher=teacher, answers=tmp_path / "answers", distill=distill)
-    assert f"the teacher looks at mixed images each time, as {reason}" in lines.text
-    assert not (tmp_path / "answers").exists()
-
-
-def test_a_head_that_nothing_teaches_is_refused(dataset, pretrained, recipe, run, teacher, tmp_path):
-    distill = DistillRecipe(loss="features", label_weight=0.0)
-    with pytest.raises(UsageError, match="the head would learn nothing"):
-        run(dataset, pretrained, recipe(), tmp_path, teacher=teacher, distill=distill)
-
-
-def test_the_teacher_is_on_record(dataset, pretrained, recipe, run, teacher, tmp_path, lines):
-    checkpoint = run(dataset, pretrained, recipe(**FAST), tmp_path, lines, teacher=teacher)
-    assert checkpoint.distillation["loss"] == "kl"
-    assert checkpoint.distillation["teacher_val_metrics"] == teacher.val_metrics
-    assert "teacher test_efficientnet" in lines.text
 
 
 @pytest.mark.parametrize(("clip", "taught"), [(0.0, False), (0.5, True)])
