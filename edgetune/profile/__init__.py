@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgetune.profile.matching import device_mismatches, mismatches, require_match
+from edgetune.profile.matching import device_mismatches, mismatches, require_match, short_of_threads
 from edgetune.profile.shipped import available_profiles, load_profile, nearest_profile, profiles_folder
 from edgetune.profile.values import ModelCaps, Profile, Quantization, Runtime
 
@@ -18,4 +18,5 @@ __all__ = [
     "nearest_profile",
     "profiles_folder",
     "require_match",
+    "short_of_threads",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from edgetune.errors import Fault, TargetError
 from edgetune.profile.values import Profile
 
-__all__ = ["device_mismatches", "lacking", "mismatches", "require_match"]
+__all__ = ["device_mismatches", "lacking", "mismatches", "require_match", "short_of_threads"]
 
 
 def mismatches(profile: Profile, facts: dict[str, Any]) -> list[str]:
@@ -52,6 +52,12 @@ def device_mismatches(
     if version and _version(version) < _version(min_onnxruntime):
         found.append(f"ONNX Runtime: got {version}, expected {min_onnxruntime} or newer")
     return found
+
+
+def short_of_threads(facts: Mapping[str, Any], threads: int) -> list[str]:
+    """Return a sentence where a device has fewer hardware threads than a session asks for; empty where it has enough."""
+    usable = facts.get("logical_cores") or facts["cores"]
+    return [f"threads: asks for {threads}, the device has {usable} hardware threads"] if threads > usable else []
 
 
 def lacking(wanted: Iterable[str], features: Iterable[str]) -> list[str]:

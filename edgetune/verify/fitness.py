@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgetune.profile import Profile, device_mismatches, mismatches
+from edgetune.profile import Profile, device_mismatches, mismatches, short_of_threads
 from edgetune.verify.knownbad import known_bad, reads
 
 __all__ = ["bundle_differences", "profile_differences", "quantized_types"]
@@ -28,7 +28,7 @@ def profile_differences(profile: Profile, facts: Mapping[str, Any]) -> list[str]
     found = mismatches(profile, dict(facts))
     if facts["architecture"] != profile.processor.architecture:
         return found
-    found += _cores(facts, profile.runtime.intra_op_threads)
+    found += short_of_threads(facts, profile.runtime.intra_op_threads)
     found += _format(facts, profile.model.opset, profile.model.ir_version)
     found += _memory(facts, profile.budget.peak_memory_bytes)
     return [*found, *(one.what for one in known_bad(facts, quantized_types(profile), profile.runtime.config))]
@@ -50,7 +50,7 @@ def bundle_differences(manifest: Mapping[str, Any], facts: Mapping[str, Any]) ->
         provider=session["providers"][0],
         min_onnxruntime=promised["min_onnxruntime"],
     )
-    found += _cores(facts, session.get("intra_op_threads", 1))
+    found += short_of_threads(facts, session.get("intra_op_threads", 1))
     found += _format(facts, model.get("opset", 0), model.get("ir_version", 0))
     costs = manifest["figures"].get("latency", {}).get(model["precision"], {})
     found += _memory(facts, costs.get("peak_memory_bytes"))
@@ -58,11 +58,6 @@ def bundle_differences(manifest: Mapping[str, Any], facts: Mapping[str, Any]) ->
     if free is not None and free < MARGIN * size:
         found.append(f"disk: {free / 1e6:.0f} MB free, expected {MARGIN * size / 1e6:.0f} MB for this release and the last")
     return [*found, *(one.what for one in known_bad(facts))]
-
-
-def _cores(facts: Mapping[str, Any], threads: int) -> list[str]:
-    usable = facts.get("logical_cores") or facts["cores"]
-    return [f"threads: asks for {threads}, the device has {usable} hardware threads"] if threads > usable else []
 
 
 def _format(facts: Mapping[str, Any], opset: int, ir_version: int) -> list[str]:

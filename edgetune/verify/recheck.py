@@ -9,7 +9,7 @@ from typing import Any
 
 from edgetune.artefacts import Dataset, Head, Measurement, Preprocessing, VerdictRow
 from edgetune.errors import Fault, TargetError
-from edgetune.profile import device_mismatches
+from edgetune.profile import device_mismatches, short_of_threads
 from edgetune.progress import Progress
 from edgetune.verify import costs, rows
 from edgetune.verify.reclaim import reclaimed
@@ -103,7 +103,9 @@ def measure_again(
         preprocessing=Preprocessing.from_dict(manifest["preprocessing"]),
     )
     raw = target.measure(request, folder, progress)
-    reasons = _mismatches(manifest, raw["environment"])
+    # A board with fewer threads may measure, as accuracy does not hang on them, but its times are not the target's.
+    threads = short_of_threads(raw["environment"], manifest["session"].get("intra_op_threads", 1))
+    reasons = _mismatches(manifest, raw["environment"]) + threads
     where = f"{target.describe()}, {raw['environment'].get('name') or raw['environment']['architecture']}"
     reason = "; ".join(reasons)
     return Measurement(where=where, is_target=not reasons, stand_in_reason=reason, raw=raw).at(folder)

@@ -19,7 +19,8 @@ from edgetune.profile import load_profile, require_match
 from edgetune.progress import Silent
 from edgetune.recipe import VerifyRecipe
 from edgetune.transport.address import open_link
-from edgetune.verify.stage import check_target
+from edgetune.verify.fitness import profile_differences
+from edgetune.verify.stage import check_target, stand_in
 from edgetune.verify.targets.interface import EvalRequest, ModelRequest, Request
 from edgetune.verify.targets.opening import open_target
 
@@ -37,6 +38,11 @@ def test_a_board_is_what_its_profile_says_and_not_what_another_says(board):
     assert environment["name"] == "Cortex-A72"
     assert environment["architecture"] == "aarch64"
     assert "asimddp" not in environment["features"]
+    # It has one core of a Raspberry Pi's four: `doctor` says so, and what it measures is not taken for the target's speed.
+    assert profile_differences(load_profile("raspberry-pi-4"), environment) == [
+        "threads: asks for 4, the device has 1 hardware threads"
+    ]
+    assert "intra_op_threads = 1 instead of 4" in stand_in(load_profile("raspberry-pi-4"), environment)[1]
     with pytest.raises(TargetError, match="a board over SSH is not what the profile 'raspberry-pi-5' describes") as caught:
         require_match(pi5, environment, "a board over SSH")
     assert "processor lacks asimddp" in str(caught.value)

@@ -215,6 +215,15 @@ def test_options_are_the_profiles_own_on_the_target(world):
     assert stand_in(world.profile, environment) == (session_options(world.profile), "")
 
 
+def test_a_board_of_the_right_kind_with_fewer_threads_measures_and_its_times_are_not_the_targets(world):
+    facts = LocalTarget().environment()
+    threads = facts["logical_cores"] + 1
+    runtime = world.profile.runtime.model_copy(update={"intra_op_threads": threads})
+    options, reason = stand_in(world.profile.model_copy(update={"runtime": runtime}), facts)
+    assert options["intra_op_threads"] == facts["cores"]
+    assert reason == f"measured with intra_op_threads = {facts['cores']} instead of {threads}, as it has no more cores"
+
+
 def test_a_machine_that_must_be_the_target_and_is_not_is_refused_before_training(world, tmp_path):
     profile = foreign(world)
     with pytest.raises(TargetError, match="quantum"):
