@@ -45,8 +45,8 @@ def command(
     """Search threads, spinning and memory arena on a device.
 
     BUNDLE|MODEL is a bundle, a run folder that holds one, or an ONNX file with edgetune's input and output. The present options
-    stay unless others are faster beyond the noise. Better ones are proven on the bundle's golden images before they are
-    written; a signed bundle is refused: tune first, then sign.
+    stay unless others are faster beyond the noise; threads that the device does not have are lowered first. Better ones are
+    proven on the bundle's golden images before they are written; a signed bundle is refused: tune first, then sign.
     """
     from edgetune.cli.console import progress
     from edgetune.gate.sides import read_side
@@ -64,7 +64,7 @@ def command(
         bundle_of(side, output)
     with progress() as talk:
         found = tune(side, device, talk, quick=quick, must_be_target=keeps, pace=pace)
-        written = into_bundle(side, found, device, talk, output) if keeps and found.best else None
+        written = into_bundle(side, found, device, talk, output) if keeps and found.kept else None
     profile = into_profile(side, found, profile_out) if profile_out else None
     if as_json:
         kept = {"bundle": str(written) if written else None, "profile": str(profile_out) if profile_out else None}
@@ -91,6 +91,8 @@ def _show(found: Tuned) -> None:
         click.echo("  ".join([first, *rest, row[-1]]).rstrip())
     quick = ", quick: a look, not a measurement" if found.quick else ""
     click.echo(f"measured on {found.where}{quick}")
+    for words in found.lowered:
+        click.echo(f"searched from {words}")
     if found.best:
         click.echo(f"best: {found.best.words}: {found.best.percent()[0]:+.1f} %")
     else:

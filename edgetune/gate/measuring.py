@@ -13,7 +13,7 @@ import numpy as np
 
 from edgetune.gate.images import Labelled
 from edgetune.gate.sides import Side
-from edgetune.profile import device_mismatches
+from edgetune.profile import device_mismatches, honoured
 from edgetune.progress import Progress
 from edgetune.verify.pairs import LOOKS, QUICK_LOOKS, Pair, Timed, timed
 from edgetune.verify.targets.interface import EvalRequest, ModelRequest, PairsRequest, Request, Target
@@ -98,12 +98,7 @@ class Device:
 
     def session(self, side: Side) -> dict[str, Any]:
         """Return how a side's model is opened here: as on its board, but with no more threads than there are cores."""
-        cores = int(self.environment["cores"])
-        options = dict(side.session)
-        for key in ("intra_op_threads", "inter_op_threads"):
-            if options.get(key, 1) > cores:
-                options[key] = cores
-        return options
+        return honoured(side.session, self.environment)[0]
 
     def answers(self, side: Side, images: Labelled) -> Answers:
         """Return a model's logits on images.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgetune.profile.matching import device_mismatches, mismatches, require_match, short_of_threads
+from edgetune.profile.matching import device_mismatches, honoured, mismatches, require_match, short_of_threads
 from edgetune.profile.shipped import available_profiles, load_profile, nearest_profile, profiles_folder
 from edgetune.profile.values import ModelCaps, Profile, Quantization, Runtime
 
@@ -13,6 +13,7 @@ __all__ = [
     "Runtime",
     "available_profiles",
     "device_mismatches",
+    "honoured",
     "load_profile",
     "mismatches",
     "nearest_profile",

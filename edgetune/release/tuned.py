@@ -91,9 +91,15 @@ def write_session(folder: Path, session: Mapping[str, Any], record: Mapping[str,
 def _in_words(manifest: Mapping[str, Any]) -> str:
     record = manifest["tuning"]
     now, before, built = (json.dumps(one, sort_keys=True) for one in (manifest["session"], record["before"], record["built"]))
+    lowered = "; ".join(record.get("lowered", ()))
+    change = f": {lowered}"
+    if record["change_percent"] is not None:
+        change = (
+            f" changes the latency by {record['change_percent']:+.1f} % (at most {record['high_percent']:+.1f} %, "
+            f"{record['pairs']} pairs of processes){f', against {lowered}' if lowered else ''}"
+        )
     return (
-        f"Tuned after the build on {record['measured_on']}: `{now}` instead of `{before}` changes the latency by "
-        f"{record['change_percent']:+.1f} % (at most {record['high_percent']:+.1f} %, {record['pairs']} pairs of processes). "
+        f"Tuned after the build on {record['measured_on']}: `{now}` instead of `{before}`{change}. "
         f"The latency and memory figures of the build were measured with `{built}`; `edgetune check` measures with the present "
         "options."
     )

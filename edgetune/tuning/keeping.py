@@ -42,7 +42,7 @@ def into_bundle(side: Side, tuned: Tuned, address: str, progress: Progress, outp
         TargetError: the golden images are not decided there as they must be.
         UsageError: as `bundle_of`.
     """
-    bundle, best = bundle_of(side, output), _best(tuned)
+    bundle, best = bundle_of(side, output), _kept(tuned)
     with tempfile.TemporaryDirectory(prefix="edgetune-tune-") as scratch:
         device = meet(side, address, Path(scratch), progress)
         golden = {"golden": bundle / "golden", "preprocessing": side.preprocessing}
@@ -54,14 +54,15 @@ def into_bundle(side: Side, tuned: Tuned, address: str, progress: Progress, outp
     return write_session(bundle, best.options, _record(tuned, best), output)
 
 
-def _best(tuned: Tuned) -> Trial:
-    if tuned.best is None:
+def _kept(tuned: Tuned) -> Trial:
+    if tuned.kept is None:
         raise ValueError("there is nothing better to keep")
-    return tuned.best
+    return tuned.kept
 
 
 def _record(tuned: Tuned, best: Trial) -> dict[str, Any]:
     facts, found = tuned.environment, best.to_json()
+    figures = ("change_percent", "low_percent", "high_percent", "pairs")
     return {
         "measured_on": tuned.where,
         "architecture": facts["architecture"],
@@ -69,7 +70,9 @@ def _record(tuned: Tuned, best: Trial) -> dict[str, Any]:
         "cores": facts["cores"],
         "onnxruntime": facts["onnxruntime"],
         "quick": tuned.quick,
-        **{key: found[key] for key in ("change_percent", "low_percent", "high_percent", "pairs")},
+        "lowered": list(tuned.lowered),
+        # Present options that are kept were compared with themselves: their figures say nothing of what changes.
+        **{key: found[key] if tuned.best else None for key in figures},
     }
 
 

@@ -13,13 +13,14 @@ import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgetune.errors import UsageError
 from edgetune.gate.measuring import Device, restless_reasons
 from edgetune.gate.sides import Side
+from edgetune.profile import honoured
 from edgetune.progress import Progress
 from edgetune.tuning.asking import meet, queries_of, request_for
 from edgetune.tuning.candidates import Candidate, candidates, in_words
@@ -139,7 +140,8 @@ class Tuned:
     Attributes:
         where: the device, in words.
         environment: of the device.
-        present: the options that were searched from.
+        present: the options that were searched from: the model's own, with no more threads than the device has.
+        lowered: a sentence for each option of the model that the device cannot honour.
         trials: the control first, then the final and the screening, the fastest first.
         best: the trial whose options are to be taken; None where the present ones stay.
         reason: why they stay; empty if they do not.
@@ -153,12 +155,19 @@ class Tuned:
     best: Trial | None
     reason: str
     quick: bool
+    lowered: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Trial | None:
+        """What is to be written: the best options, else the present ones where the device cannot honour the model's own."""
+        return self.best or (self.trials[0] if self.lowered else None)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON types."""
         return {
             "where": self.where,
             "present": dict(self.present),
+            "lowered": list(self.lowered),
             "trials": [trial.to_json() for trial in self.trials],
             "best": None if self.best is None else dict(self.best.options),
             "reason": self.reason,
@@ -200,7 +209,7 @@ def tune(
     effort = effort or (QUICK if quick else Effort())
     with tempfile.TemporaryDirectory(prefix="edgetune-tune-") as scratch:
         device = meet(side, address, Path(scratch), progress, must_be_target=must_be_target)
-        present = device.session(side)
+        present, lowered = honoured(side.session, device.environment)
         queries = queries_of(side, Path(scratch))
         raw, _ = device.measured(request_for(device, side, eval=queries, latency=PILOT))
         per_block = pace.queries_per_block(raw["models"][side.name]["latency"]["p50_ms"], effort)
@@ -227,7 +236,8 @@ def tune(
         chosen = [one for one, _ in screened[: effort.finalists]]
         control = Candidate(words=f"{in_words(present)} (present)", options=dict(present))
         final = list(zip([control, *chosen], tried([control, *chosen], effort.rounds), strict=True))
-        return judged(device, present, final, screened, "; ".join(restless), quick=quick)
+        found = judged(device, present, final, screened, "; ".join(restless), quick=quick)
+        return replace(found, lowered=tuple(lowered))
 
 
 def _typical(pairs: Sequence[Pair]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Dataset, Measurement, OnnxModel
-from edgetune.profile import Profile, mismatches, require_match, short_of_threads
+from edgetune.profile import Profile, honoured, mismatches, require_match
 from edgetune.progress import Progress
 from edgetune.recipe import VerifyRecipe
 from edgetune.verify.targets.interface import EvalRequest, LatencyRequest, ModelRequest, Request, Target
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 CPU = "CPUExecutionProvider"
-THREADS = ("intra_op_threads", "inter_op_threads")
 QUICK = LatencyRequest(warmup=10, rounds=8, queries_per_round=16)
 QUICK_IMAGES = 16
 
@@ -50,18 +49,12 @@ def stand_in(profile: Profile, environment: Mapping[str, Any]) -> tuple[dict[str
         The profile's own options and an empty reason, if the machine is what the profile describes; else the nearest options
         that it can honour, and every difference in words.
     """
-    options = session_options(profile)
+    options, lowered = honoured(session_options(profile), environment)
     reasons = mismatches(profile, dict(environment))
-    if not reasons and not short_of_threads(environment, max(options[key] for key in THREADS)):
-        return options, ""
-    if options["providers"][0] not in environment["providers"]:
+    if reasons and options["providers"][0] not in environment["providers"]:
         reasons.append(f"measured with {CPU} instead of {', '.join(options['providers'])}")
         options["providers"] = [CPU]
-    cores = int(environment["cores"])
-    for key in THREADS:
-        if options[key] > cores:
-            reasons.append(f"measured with {key} = {cores} instead of {options[key]}, as it has no more cores")
-            options[key] = cores
+    reasons += [f"measured with {words}" for words in lowered]
     return options, "; ".join(reasons)
 
 

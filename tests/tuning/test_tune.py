@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,22 @@ def test_a_search_on_this_machine_has_a_control_and_finalists(bundle, monkeypatc
     assert [trial.words for trial in found.trials] == ["1 thread, arena (present)", "1 thread, no arena"]
     # One pair each cannot tell anything.
     assert found.best is None
+
+
+def test_more_threads_than_there_are_are_lowered_and_that_is_written(bundle, monkeypatch, tmp_path):
+    folder = bundle("tuned")
+    threads = 2 * len(os.sched_getaffinity(0))
+    write_session(folder, {**load_bundle(folder)["session"], "intra_op_threads": threads}, RECORD)
+    monkeypatch.setattr(search, "candidates", lambda present, cores: candidates(present, cores)[:1])
+    side, effort = read_side(folder, "model"), Effort(screening=1, finalists=1, rounds=1, blocks=2)
+    found = tune(side, "local", Silent(), effort=effort)
+    cores = found.environment["cores"]
+    assert found.lowered == (f"intra_op_threads = {cores} instead of {threads}, as it has no more cores",)
+    assert found.best is None
+    assert found.kept.options["intra_op_threads"] == found.present["intra_op_threads"] == cores
+    copy = into_bundle(side, found, "local", Silent(), tmp_path / "copy")
+    assert load_bundle(copy)["session"]["intra_op_threads"] == cores
+    assert found.lowered[0] in (copy / "README.md").read_text()
 
 
 def test_a_device_that_is_not_the_target_is_shown_but_not_written_for(bundle):
