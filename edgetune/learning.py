@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ablation_of", "checkpoint_of", "features_of", "functions_of", "lr_curve_of", "machine_of", "teacher_of"]
 
 NOT_THE_FEATURES = ("hidden", "drop_rate", "drop_path_rate", "weights")
+# What is said of a teacher is in the teacher, and the student depends on that.
+OF_THE_TEACHER = {"teacher", "teacher_epochs", "teacher_image_size", "teacher_label_smoothing", "teacher_weights"}
 PICTURE = "curves.png"
 
 
@@ -121,8 +123,16 @@ def teacher_of(run: Run) -> Checkpoint | Path:
             model = model.model_copy(update={"enlarge_to": distill.teacher_image_size})
         check_weights(run, model)
         plain = student.strategy if student.strategy in ("full", "gradual") else "lp-ft"
-        changes = {"strategy": plain, "epochs": distill.teacher_epochs, "time_budget_s": None, "freeze": "", "l2_sp": 0.0}
-        recipe = student.model_copy(update=changes)
+        recipe = student.model_copy(
+            update={
+                "strategy": plain,
+                "epochs": _teacher_epochs(run, model),
+                "label_smoothing": distill.teacher_label_smoothing,
+                "time_budget_s": None,
+                "freeze": "",
+                "l2_sp": 0.0,
+            }
+        )
         run.progress.line(f"the teacher {name}")
         return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe()), "teacher")
     path = Path(name).expanduser()
@@ -133,6 +143,15 @@ def teacher_of(run: Run) -> Checkpoint | Path:
     from edgetune.train.earlier import checkpoint_at
 
     return checkpoint_at(path.parent if path.is_file() else path)
+
+
+def _teacher_epochs(run: Run, model: ModelRecipe) -> int:
+    from edgetune.train.schedule import auto_teacher_epochs
+
+    asked = run.recipe.distill.teacher_epochs
+    if asked != "auto":
+        return asked
+    return auto_teacher_epochs(run.dataset.counts["train"], pretrained=model.weights != "none")
 
 
 def _teacher_identity(teacher: Checkpoint | Path | None) -> str:
@@ -171,7 +190,7 @@ class _Plan:
             "weights": weights_identity(model.weights, model.backbone),
             "functions": functions_of(run, model),
             "recipe": self.recipe.model_dump(mode="json"),
-            "distill": self.distill.model_dump(mode="json", exclude={"teacher", "ablate", "cache"}) if taught else None,
+            "distill": self.distill.model_dump(mode="json", exclude=OF_THE_TEACHER | {"ablate", "cache"}) if taught else None,
             "teacher": _teacher_identity(self.teacher),
             "seed": run.recipe.seed,
             **machine_of(self.recipe),

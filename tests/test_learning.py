@@ -21,6 +21,7 @@ from edgetune.learning import ablation_of, checkpoint_of, features_of, teacher_o
 from edgetune.pipeline import Run
 from edgetune.progress import Silent
 from edgetune.recipe import Recipe
+from edgetune.train.schedule import auto_epochs, auto_teacher_epochs
 
 CLASSES = ("blue", "green", "red")
 
@@ -192,6 +193,20 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
     assert again.checkpoint.distillation["loss"] == "kl"
     assert "teacher: unchanged" in again.progress.lines
     assert len(stages(run, "train")) == 2
+
+
+def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, tiny_weights, tmp_path) -> None:
+    named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights)}
+    run = opened(tmp_path / "run", **named, train__label_smoothing=0.2)
+    images = run.dataset.counts["train"]
+    teacher = teacher_of(run)
+    assert isinstance(teacher, Checkpoint)
+    assert teacher.epochs == auto_teacher_epochs(images, pretrained=True) < auto_epochs(images)
+    assert auto_teacher_epochs(images, pretrained=False) == auto_epochs(images)
+    # Smoothed labels keep a network's losses above what they are without: it learnt from the labels as they are.
+    smoothed = teacher_of(opened(tmp_path / "run", **named, distill__teacher_label_smoothing=0.2))
+    assert isinstance(smoothed, Checkpoint)
+    assert smoothed.history()[-1]["train_loss"] > teacher.history()[-1]["train_loss"]
 
 
 def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_weights, tmp_path) -> None:

@@ -31,7 +31,11 @@ class DistillRecipe(Strict):
     alpha: float = Field(default=1.0, ge=0.0, le=1000.0)
     """DKD: of the label's own class."""
     teacher_epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
-    """Epochs that a teacher is fine-tuned for, where its head does not know the task yet; auto: as for a student."""
+    """Epochs that a teacher given by name is fine-tuned for; auto: two fifths of what `train.epochs = "auto"` would be, as what
+    it has learnt by heart it cannot teach; as many where it begins at random weights."""
+    teacher_label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Of a teacher given by name, instead of the student's: smoothing wipes out what it knows of likeness between classes
+    (Mueller, Kornblith and Hinton 2019)."""
     teacher_image_size: Annotated[int, Field(ge=16, le=1024)] | Literal["auto"] = "auto"
     """Height and width that a teacher given by name enlarges the student's views to, in training and in answering;
     auto: it takes them as they are."""
