@@ -1,6 +1,11 @@
 """Measures what a teacher gives: the same student, seeds and epochs with and without it, and the time that it costs.
 
     python tools/bench_distill.py FOLDER --size 96 --teacher tf_efficientnet_lite2 --seeds 0 1 2 --loss kl dist
+    python tools/bench_distill.py FOLDER --size 96 --set distill.teacher_image_size=160 --loss kl    # which enlarges the views
+    python tools/bench_distill.py FOLDER --size 96 --teacher RUN --loss kl      # a run of another image size, such as of
+
+    edgetune train --data FOLDER --output RUN --set model.backbone=tf_efficientnet_lite2 --set data.image_size=160
+        --set train.epochs=2 --set train.label_smoothing=0
 
 A teacher given by name is fine-tuned once per seed, on the same images, before the student; its time is said apart. Then come
 the student without a teacher, and with one for each loss, all timed as their training alone. The first loss asks the teacher;
