@@ -1,6 +1,6 @@
 """What the runner's way of timing costs: its p50 against a bare loop around `session.run` in the same process.
 
-    python tools/bench_runner_overhead.py model.onnx                # or a bundle's model.onnx
+    OPENBLAS_NUM_THREADS=1 taskset -c 1 python tools/bench_runner_overhead.py model.onnx     # or a bundle's model.onnx
 
 Both time the same session, block by block in turns (ABBA), so that a busy machine treats them alike. Two questions: is the
 runner's p50 within 3 % of the loop's, and how far apart are the p50 of five repeats? The second depends on how quiet the

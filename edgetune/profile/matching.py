@@ -65,7 +65,7 @@ def short_of_threads(facts: Mapping[str, Any], threads: int) -> list[str]:
 def honoured(session: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return session options with no more threads than a device has, and a sentence for each that was lowered.
 
-    More of them than there are hardware threads wait for each other: on an emulated core four took 11 times as long as one.
+    More of them than there are hardware threads wait for each other: on one emulated core four took 3.7 times as long as one.
     """
     options, said = dict(session), []
     for key in THREADS:

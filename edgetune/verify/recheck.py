@@ -105,7 +105,7 @@ def measure_again(
     raw = target.measure(request, folder, progress)
     # A board with fewer threads may measure, as accuracy does not hang on them, but its times are not the target's.
     threads = short_of_threads(raw["environment"], manifest["session"].get("intra_op_threads", 1))
-    reasons = _mismatches(manifest, raw["environment"]) + threads
+    reasons = _mismatches(manifest, raw["environment"]) + [f"{words}; edgetune tune lowers that" for words in threads]
     where = f"{target.describe()}, {raw['environment'].get('name') or raw['environment']['architecture']}"
     reason = "; ".join(reasons)
     return Measurement(where=where, is_target=not reasons, stand_in_reason=reason, raw=raw).at(folder)

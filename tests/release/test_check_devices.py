@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 
@@ -15,7 +16,7 @@ from edgetune.verify.stage import session_options
 
 @pytest.fixture
 def bundle(world, report, measurement, tmp_path):
-    def build(profile=world.profile):
+    def build(profile=world.profile, **options):
         limits = {"top1_drop_points": 1.0, "top1_agreement_percent": 95.0, "golden_max_abs": 0.5}
         absent = ("latency_p90_ms", "size_bytes", "peak_memory_bytes", "map_drop_points", "rmse_increase_percent")
         made = make_bundle(
@@ -28,13 +29,21 @@ def bundle(world, report, measurement, tmp_path):
             card="card",
             measurement=measurement,
             profile=profile,
-            session=session_options(profile),
+            session=session_options(profile) | options,
             limits={"parity_max_abs": 1e-3, **limits, **dict.fromkeys(absent)},
             provenance={},
         )
         return str(made.folder)
 
     return build
+
+
+def test_a_bundle_of_more_threads_than_the_device_has_is_measured_as_it_is_and_not_as_on_its_target(bundle, capsys):
+    threads = len(os.sched_getaffinity(0)) + 1
+    assert main(["check", bundle(intra_op_threads=threads), "--quick", "--device", "local"]) == 0
+    shown = capsys.readouterr().out
+    assert f"NOT the target, a stand-in for it (threads: asks for {threads}, the device has {threads - 1} hardware" in shown
+    assert "edgetune tune lowers that" in shown
 
 
 def foreign(world):
