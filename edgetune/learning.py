@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Ablation, Checkpoint, Features, LrCurve
-from edgetune.errors import Interrupted, UsageError
+from edgetune.errors import Interrupted
 from edgetune.files import sha256_file, write_atomic
 from edgetune.keys import NAMES, NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions, weights_identity
 from edgetune.recipe import DistillRecipe, ModelRecipe, TrainRecipe
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from edgetune.pipeline import Run
     from edgetune.train.job import TrainJob
 
-__all__ = ["ablation_of", "checkpoint_of", "features_of", "functions_of", "lr_curve_of", "machine_of", "teacher_of"]
+__all__ = ["ablation_of", "checkpoint_of", "features_of", "functions_of", "lr_curve_of", "machine_of", "teachers_of"]
 
 NOT_THE_FEATURES = ("hidden", "drop_rate", "drop_path_rate", "weights")
 # What is said of a teacher is in the teacher, and the student depends on that.
-OF_THE_TEACHER = {"teacher", "teacher_epochs", "teacher_image_size", "teacher_label_smoothing", "teacher_weights"}
+OF_THE_TEACHER = {
+    "teacher",
+    "more_teachers",
+    "teacher_epochs",
+    "teacher_image_size",
+    "teacher_label_smoothing",
+    "teacher_weights",
+}
 PICTURE = "curves.png"
-
-
-def _is_path(teacher: str) -> bool:
-    return teacher.endswith((".onnx", ".safetensors")) or "/" in teacher
 
 
 def _images(run: Run) -> str:
@@ -104,59 +107,34 @@ def checkpoint_of(run: Run) -> Checkpoint:
     """Return the fine-tuned network."""
     check_weights(run, run.recipe.model)
     distill = run.recipe.distill
-    teacher = teacher_of(run) if distill.teacher else None
-    plan = _Plan(run=run, model=run.recipe.model, recipe=run.recipe.train, distill=distill, teacher=teacher)
+    plan = _Plan(run=run, model=run.recipe.model, recipe=run.recipe.train, distill=distill, teachers=teachers_of(run))
     return _trained(plan, "train")
 
 
-def teacher_of(run: Run) -> Checkpoint | Path:
-    """Return the teacher: a checkpoint or an ONNX file that there is, or a backbone that is fine-tuned first.
+def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
+    """Return the teachers: a checkpoint or an ONNX file that there is, or a backbone that is fine-tuned first.
 
     Raises:
         UsageError: there is no such file, or it is no checkpoint.
     """
-    name = run.recipe.distill.teacher
-    if not _is_path(name):
-        distill, student = run.recipe.distill, run.recipe.train
-        model = ModelRecipe(backbone=name, weights=distill.teacher_weights, drop_rate=run.recipe.model.drop_rate)
-        if distill.teacher_image_size != "auto":
-            model = model.model_copy(update={"enlarge_to": distill.teacher_image_size})
-        check_weights(run, model)
-        plain = student.strategy if student.strategy in ("full", "gradual") else "lp-ft"
-        recipe = student.model_copy(
-            update={
-                "strategy": plain,
-                "epochs": _teacher_epochs(run, model),
-                "label_smoothing": distill.teacher_label_smoothing,
-                "time_budget_s": None,
-                "freeze": "",
-                "l2_sp": 0.0,
-            }
-        )
-        run.progress.line(f"the teacher {name}")
-        return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe()), "teacher")
-    path = Path(name).expanduser()
-    if name.endswith(".onnx"):
-        if not path.is_file():
-            raise UsageError(f"distill.teacher: {path} is not a file", remedy="give an .onnx file, a run folder or a name")
-        return path
-    from edgetune.train.earlier import checkpoint_at
-
-    return checkpoint_at(path.parent if path.is_file() else path)
+    names = run.recipe.distill.teachers
+    return tuple(_teacher_of(run, name, again=names[:place].count(name)) for place, name in enumerate(names))
 
 
-def _teacher_epochs(run: Run, model: ModelRecipe) -> int:
-    from edgetune.train.schedule import auto_teacher_epochs
+def _teacher_of(run: Run, name: str, *, again: int) -> Checkpoint | Path:
+    """Return a teacher; a backbone that was named `again` times before begins at another seed."""
+    from edgetune.train.named import is_backbone, teacher_at, teacher_model, teacher_recipe
 
-    asked = run.recipe.distill.teacher_epochs
-    if asked != "auto":
-        return asked
-    return auto_teacher_epochs(run.dataset.counts["train"], pretrained=model.weights != "none")
+    if not is_backbone(name):
+        return teacher_at(name)
+    model = teacher_model(run.recipe, name, image_size=run.dataset.preprocessing.height)
+    check_weights(run, model)
+    recipe = teacher_recipe(run.recipe, images=run.dataset.counts["train"])
+    run.progress.line(f"the teacher {name}{f', from seed {run.recipe.seed + again}' if again else ''}")
+    return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=again), "teacher")
 
 
-def _teacher_identity(teacher: Checkpoint | Path | None) -> str:
-    if teacher is None:
-        return ""
+def _teacher_identity(teacher: Checkpoint | Path) -> str:
     return sha256_file(teacher) if isinstance(teacher, Path) else identity(teacher, ignore=NOT_THE_WEIGHTS)
 
 
@@ -168,17 +146,23 @@ class _Plan:
     model: ModelRecipe
     recipe: TrainRecipe
     distill: DistillRecipe
-    teacher: Checkpoint | Path | None = None
+    teachers: tuple[Checkpoint | Path, ...] = ()
+    seed_offset: int = 0
+
+    @property
+    def seed(self) -> int:
+        """Where the training's randomness comes from."""
+        return self.run.recipe.seed + self.seed_offset
 
     @property
     def dataset(self) -> Dataset:
         """The images; those without labels are there for a student: a teacher learns from labels."""
         dataset = self.run.dataset
-        return dataset if self.teacher is not None else dataset.model_copy(update={"unlabelled": 0}).at(dataset.folder)
+        return dataset if self.teachers else dataset.model_copy(update={"unlabelled": 0}).at(dataset.folder)
 
     def depends(self) -> dict[str, Any]:
         """Return everything that the result depends on."""
-        run, model, taught = self.run, self.model, self.teacher is not None
+        run, model, taught = self.run, self.model, bool(self.teachers)
         return {
             "revision": REVISIONS["train"],
             "images": _images(run),
@@ -191,8 +175,8 @@ class _Plan:
             "functions": functions_of(run, model),
             "recipe": self.recipe.model_dump(mode="json"),
             "distill": self.distill.model_dump(mode="json", exclude=OF_THE_TEACHER | {"ablate", "cache"}) if taught else None,
-            "teacher": _teacher_identity(self.teacher),
-            "seed": run.recipe.seed,
+            "teachers": [_teacher_identity(teacher) for teacher in self.teachers],
+            "seed": self.seed,
             **machine_of(self.recipe),
         }
 
@@ -205,14 +189,14 @@ class _Plan:
             dataset=self.dataset,
             model=self.model,
             recipe=self.recipe,
-            seed=run.recipe.seed,
+            seed=self.seed,
             key=key,
             folder=folder,
             tasks=run.recipe.tasks,
             functions=functions_of(run, self.model),
             features=_features_for(run, self.model, self.recipe),
             distill=self.distill,
-            teacher=self.teacher,
+            teachers=self.teachers,
             answers=run.folder / "distill" if self.distill.cache else None,
         )
 

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from edgetune.artefacts import Checkpoint
 from edgetune.cli.main import main
 from edgetune.errors import UsageError, WeightsError
-from edgetune.learning import ablation_of, checkpoint_of, features_of, teacher_of
+from edgetune.learning import ablation_of, checkpoint_of, features_of, teachers_of
 from edgetune.pipeline import Run
 from edgetune.progress import Silent
 from edgetune.recipe import Recipe
+from edgetune.train.named import teacher_size
 from edgetune.train.schedule import auto_epochs, auto_teacher_epochs
 
 CLASSES = ("blue", "green", "red")
@@ -144,7 +145,7 @@ def older(opened, tmp_path_factory) -> Path:
 
 def test_a_run_folder_teaches(opened, older, tmp_path) -> None:
     run = opened(tmp_path / "run", distill__teacher=str(older))
-    teacher = teacher_of(run)
+    [teacher] = teachers_of(run)
     assert isinstance(teacher, Checkpoint)
     assert teacher.folder.parent.parent.parent == older
     checkpoint = run.checkpoint
@@ -159,7 +160,7 @@ def test_a_run_folder_teaches(opened, older, tmp_path) -> None:
 
 def test_a_checkpoints_file_teaches_as_its_run_does(opened, older, tmp_path) -> None:
     (weights,) = older.glob("stages/train/*/model.safetensors")
-    by_file, by_run = (teacher_of(opened(tmp_path / "run", distill__teacher=str(path))) for path in (weights, older))
+    by_file, by_run = (teachers_of(opened(tmp_path / "run", distill__teacher=str(path))) for path in (weights, older))
     assert by_file == by_run
 
 
@@ -173,7 +174,7 @@ def test_a_checkpoints_file_teaches_as_its_run_does(opened, older, tmp_path) -> 
 )
 def test_a_teacher_that_is_not_there_is_named(opened, tmp_path, teacher, problem, kind) -> None:
     with pytest.raises(kind, match=problem):
-        teacher_of(opened(tmp_path / "run", distill__teacher=teacher))
+        teachers_of(opened(tmp_path / "run", distill__teacher=teacher))
 
 
 def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tmp_path) -> None:
@@ -183,7 +184,7 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
         "distill__teacher_epochs": 2,
     }
     run = opened(tmp_path / "run", **named, train__strategy="norm-and-bias", train__freeze="stem")
-    teacher = teacher_of(run)
+    [teacher] = teachers_of(run)
     assert isinstance(teacher, Checkpoint)
     assert (teacher.epochs, teacher.distillation) == (2, {})
     assert run.checkpoint.distillation["teacher"]
@@ -199,12 +200,13 @@ def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, tin
     named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights)}
     run = opened(tmp_path / "run", **named, train__label_smoothing=0.2)
     images = run.dataset.counts["train"]
-    teacher = teacher_of(run)
+    [teacher] = teachers_of(run)
     assert isinstance(teacher, Checkpoint)
     assert teacher.epochs == auto_teacher_epochs(images, pretrained=True) < auto_epochs(images)
+    assert teacher.network["enlarge_to"] == teacher_size("test_efficientnet", run.dataset.preprocessing.height) > 0
     assert auto_teacher_epochs(images, pretrained=False) == auto_epochs(images)
     # Smoothed labels keep a network's losses above what they are without: it learnt from the labels as they are.
-    smoothed = teacher_of(opened(tmp_path / "run", **named, distill__teacher_label_smoothing=0.2))
+    [smoothed] = teachers_of(opened(tmp_path / "run", **named, distill__teacher_label_smoothing=0.2))
     assert isinstance(smoothed, Checkpoint)
     assert smoothed.history()[-1]["train_loss"] > teacher.history()[-1]["train_loss"]
 
@@ -217,12 +219,28 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_w
         distill__teacher_image_size=64,
         train__epochs=1,
     )
-    teacher = teacher_of(run)
+    [teacher] = teachers_of(run)
     assert isinstance(teacher, Checkpoint)
     assert teacher.network["enlarge_to"] == 64
     assert run.checkpoint.network["enlarge_to"] is None
     # What the teacher says of the student's validation images is what it reached on them.
     assert run.checkpoint.distillation["teacher_val_metrics"] == pytest.approx(teacher.val_metrics)
+
+
+def test_a_name_that_comes_again_is_a_teacher_from_another_seed(opened, tiny_weights, tmp_path) -> None:
+    run = opened(
+        tmp_path / "run",
+        distill__teacher="test_efficientnet",
+        distill__more_teachers=["test_efficientnet"],
+        distill__teacher_weights=str(tiny_weights),
+        train__epochs=1,
+    )
+    first, second = teachers_of(run)
+    assert isinstance(first, Checkpoint)
+    assert isinstance(second, Checkpoint)
+    assert first.weights_path.read_bytes() != second.weights_path.read_bytes()
+    assert "the teacher test_efficientnet, from seed 1" in run.progress.lines
+    assert run.checkpoint.distillation["teacher"].count("test_efficientnet") == 2
 
 
 def test_the_ablation_is_the_same_student_without_its_teacher(opened, older, tmp_path) -> None:

@@ -197,6 +197,14 @@ def test_relative_paths_of_the_command_line_are_below_the_current_folder(
     assert recipe.model.weights == "/home/someone/w.pt"
 
 
+def test_teachers_are_names_or_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = ["distill.teacher=resnet18", 'distill.more_teachers=["resnet18", "runs/one", "large.onnx", "/runs/other"]']
+    recipe = Recipe.load(None, named).distill
+    assert recipe.teacher == "resnet18"
+    assert recipe.teachers == ("resnet18", "resnet18", f"{tmp_path}/runs/one", f"{tmp_path}/large.onnx", "/runs/other")
+
+
 def test_names_that_are_no_paths_stay_names(tmp_path: Path) -> None:
     path = write(tmp_path, 'schema = 1\ntarget = "raspberry-pi-5"\ndata.source = "digits"\nmodel.weights = "none"\n')
     recipe = Recipe.load(path)
@@ -243,6 +251,11 @@ def test_recipes_are_frozen() -> None:
     [
         (["data.unlabelled=more"], "data.unlabelled needs a teacher"),
         (["distill.ablate=true"], "distill.ablate needs a teacher"),
+        (['distill.more_teachers=["resnet18"]'], "distill.more_teachers needs a first one"),
+        (
+            ["distill.teacher=resnet18", 'distill.more_teachers=["resnet34"]', "distill.loss=features"],
+            "features of several teachers have no mean",
+        ),
         (["distill.teacher=resnet18", "train.strategy=linear-probe"], "a linear probe learns from labels alone"),
     ],
 )

@@ -1,11 +1,13 @@
 """Measures what a teacher gives: the same student, seeds and epochs with and without it, and the time that it costs.
 
     python tools/bench_distill.py FOLDER --size 96 --teacher tf_efficientnet_lite2 --seeds 0 1 2 --loss kl dist
-    python tools/bench_distill.py FOLDER --size 96 --set distill.teacher_image_size=160 --loss kl    # which enlarges the views
+    python tools/bench_distill.py FOLDER --size 96 --loss kl --set distill.teacher_image_size=96    # views as they are
     python tools/bench_distill.py FOLDER --size 96 --teacher RUN --loss kl      # a run of another image size, such as of
 
     edgetune train --data FOLDER --output RUN --set model.backbone=tf_efficientnet_lite2 --set data.image_size=160
         --set train.epochs=2 --set train.label_smoothing=0
+
+Several teachers: --set 'distill.more_teachers=["OTHER"]'.
 
 A teacher given by name is fine-tuned once per seed, on the same images, before the student; its time is said apart. Then come
 the student without a teacher, and with one for each loss, all timed as their training alone. The first loss asks the teacher;
@@ -26,12 +28,9 @@ def trained(output: Path, settings: list[str]) -> Result:
     """Return what the student reaches, and the seconds of its training alone."""
     run = open_run(output, settings)
     dataset = run.dataset
-    if run.recipe.distill.teacher:
-        from edgetune.learning import teacher_of
+    from edgetune.learning import features_of, teachers_of
 
-        teacher_of(run)
-    from edgetune.learning import features_of
-
+    teachers_of(run)
     features_of(run, run.recipe.model)
     forget(output, "train")
     began = time.perf_counter()
@@ -60,14 +59,15 @@ def main() -> None:
             first = f"distill.loss={options.loss[0]}"
             began = time.perf_counter()
             from edgetune.artefacts import Checkpoint
-            from edgetune.learning import teacher_of
+            from edgetune.learning import teachers_of
 
             run = open_run(output, [*taught, first])
-            teacher = teacher_of(run)
+            teachers = teachers_of(run)
             # A teacher of another image size looks at resampled views; what it reaches on those stands in the training's log.
-            if isinstance(teacher, Checkpoint) and teacher.preprocessing == run.dataset.preprocessing:
-                top1 = test_top1(teacher, run.dataset)
-                print(f"seed {seed}: the teacher has a top-1 of {top1:.2f} % and took {time.perf_counter() - began:.0f} s")
+            print(f"seed {seed}: the teachers took {time.perf_counter() - began:.0f} s")
+            for teacher in teachers:
+                if isinstance(teacher, Checkpoint) and teacher.preprocessing == run.dataset.preprocessing:
+                    print(f"seed {seed}: {teacher.backbone} has a top-1 of {test_top1(teacher, run.dataset):.2f} %")
             results.setdefault("without a teacher", []).append(trained(output, plain))
             results.setdefault(f"{options.loss[0]}, asking the teacher", []).append(trained(output, [*taught, first]))
             for loss in [*options.loss[1:], options.loss[0]]:

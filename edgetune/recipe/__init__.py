@@ -46,12 +46,14 @@ PATHS: dict[str, tuple[str, ...]] = {
     "data.unlabelled": (),
     "model.weights": ("auto", "none"),
     "distill.teacher": (),
+    "distill.more_teachers": (),
     "distill.teacher_weights": ("auto", "none"),
     "target": ("host",),
 }
-"""Keys that hold a path, each with the words that are not paths."""
-SUFFIXES = {"target": (".toml",), "distill.teacher": (".onnx", ".safetensors", "/")}
-"""Keys that hold a name or a path: how a path ends."""
+"""Keys that hold a path or a list of them, each with the words that are not paths."""
+TEACHERS = (".onnx", ".safetensors")
+SUFFIXES = {"target": (".toml",), "distill.teacher": TEACHERS, "distill.more_teachers": TEACHERS}
+"""Keys that hold a name or a path: how a path ends. A teacher's with a slash in it is a path, too."""
 
 
 class Recipe(Strict):
@@ -84,6 +86,10 @@ class Recipe(Strict):
     def _a_teacher_has_a_part(self) -> Self:
         if self.data.unlabelled and not self.distill.teacher:
             raise ValueError("data.unlabelled needs a teacher: give distill.teacher, or leave the images out")
+        if self.distill.more_teachers and not self.distill.teacher:
+            raise ValueError("distill.more_teachers needs a first one: give distill.teacher")
+        if self.distill.more_teachers and self.distill.loss == "features":
+            raise ValueError("features of several teachers have no mean: leave distill.more_teachers out, or take another loss")
         if self.distill.ablate and not self.distill.teacher:
             raise ValueError("distill.ablate needs a teacher to leave out: give distill.teacher")
         if self.distill.teacher and self.train.strategy == "linear-probe":
@@ -125,13 +131,21 @@ def _absolute(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         table_name, _, name = key.rpartition(".")
         table = content.get(table_name, {}) if table_name else content
         value = table.get(name) if isinstance(table, dict) else None
-        if not isinstance(value, str) or not value or value in words or value.startswith(NAMED_SOURCES):
-            continue
-        if key in SUFFIXES and not value.endswith(SUFFIXES[key]):
-            continue
-        try:
-            path = Path(value).expanduser()
-        except RuntimeError:  # `~name` of nobody: whoever reads the path will say that it is not there.
-            continue
-        table[name] = str(path if path.is_absolute() else (folder / path).resolve())
+        if isinstance(value, str):
+            table[name] = _from(folder, value, key, words)
+        elif isinstance(value, list):
+            table[name] = [_from(folder, one, key, words) if isinstance(one, str) else one for one in value]
     return content
+
+
+def _from(folder: Path, value: str, key: str, words: tuple[str, ...]) -> str:
+    """Return a value as it is, or as an absolute path if it is a relative one."""
+    if not value or value in words or value.startswith(NAMED_SOURCES):
+        return value
+    if key in SUFFIXES and not value.endswith(SUFFIXES[key]) and not (SUFFIXES[key] is TEACHERS and "/" in value):
+        return value
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:  # `~name` of nobody: whoever reads the path will say that it is not there.
+        return value
+    return str(path if path.is_absolute() else (folder / path).resolve())

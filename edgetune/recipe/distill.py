@@ -16,6 +16,9 @@ class DistillRecipe(Strict):
 
     teacher: str = ""
     """None if empty. A backbone's name, a run folder or checkpoint of edgetune, a .safetensors file, or an .onnx file."""
+    more_teachers: tuple[str, ...] = ()
+    """Others, named as the first one is: the answers of all are averaged. A backbone's name that comes again is fine-tuned from
+    another seed."""
     loss: Literal["dist", "kl", "dkd", "features"] = "kl"
     """KL divergence, DIST (relations between and within classes), decoupled KD, or matching of the pooled features."""
     weight: float = Field(default=1.0, ge=0.0, le=1000.0)
@@ -31,14 +34,14 @@ class DistillRecipe(Strict):
     alpha: float = Field(default=1.0, ge=0.0, le=1000.0)
     """DKD: of the label's own class."""
     teacher_epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
-    """Epochs that a teacher given by name is fine-tuned for; auto: two fifths of what `train.epochs = "auto"` would be, as what
+    """Epochs that a teacher given by name is fine-tuned for; auto: a fifth of what `train.epochs = "auto"` would be, as what
     it has learnt by heart it cannot teach; as many where it begins at random weights."""
     teacher_label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Of a teacher given by name, instead of the student's: smoothing wipes out what it knows of likeness between classes
     (Mueller, Kornblith and Hinton 2019)."""
     teacher_image_size: Annotated[int, Field(ge=16, le=1024)] | Literal["auto"] = "auto"
-    """Height and width that a teacher given by name enlarges the student's views to, in training and in answering;
-    auto: it takes them as they are."""
+    """Height and width that a teacher given by name enlarges the student's views to, in training and in answering; auto: by two
+    thirds, but no further than what its weights were trained on."""
     teacher_weights: str = Field(default="auto", min_length=1)
     """Pretrained weights of a teacher that is given by name, as `model.weights`."""
     cache: bool = True
@@ -47,6 +50,11 @@ class DistillRecipe(Strict):
     """How many different views of each image the teacher answers before they come again; auto: one for each epoch."""
     ablate: bool = False
     """Train the same student without the teacher, too, and report on the test set what the teacher gave."""
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All teachers; none if empty."""
+        return (self.teacher, *self.more_teachers) if self.teacher else ()
 
     @property
     def used_label_weight(self) -> float:

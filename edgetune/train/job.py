@@ -27,8 +27,8 @@ class TrainJob:
         functions: the activation functions that the target has integer kernels for; see the profile.
         features: what the frozen backbone sees, where the strategy begins with a linear probe.
         distill: how to learn from the teacher.
-        teacher: a trained network, or the path of an ONNX file; None for none.
-        answers: the folder of the teacher's answers.
+        teachers: trained networks, or paths of ONNX files.
+        answers: the folder of the teachers' answers.
     """
 
     dataset: Dataset
@@ -41,5 +41,5 @@ class TrainJob:
     functions: str = "any"
     features: Features | None = None
     distill: DistillRecipe = field(default_factory=DistillRecipe)
-    teacher: Checkpoint | Path | None = None
+    teachers: tuple[Checkpoint | Path, ...] = ()
     answers: Path | None = None

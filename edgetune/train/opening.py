@@ -50,7 +50,7 @@ def opened(job: TrainJob, start: Start, recipe: TrainRecipe, device: torch.devic
     )
     speed = _speed(start, job.dataset, recipe, device, progress)
     teaching = None
-    if job.teacher is not None:
+    if job.teachers:
         from edgetune.train.teaching import open_teaching
 
         teaching = open_teaching(job, start.network, recipe, objective, device, progress, load_network)

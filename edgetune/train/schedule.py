@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["auto_epochs", "auto_teacher_epochs", "auto_warmup", "cycled_momentum", "lr_factor"]
 
 WARMUP_STEPS = 40
+TEACHER_FRACTION = 0.2
 # Of one-cycle, as in Smith and Topin 2018 and fastai: where the rate begins, and between which values the momentum moves.
 CYCLE_START = 1 / 25
 CYCLE_MOMENTUM = (0.85, 0.95)
@@ -25,13 +26,13 @@ def auto_epochs(images: int) -> int:
 
 
 def auto_teacher_epochs(images: int, *, pretrained: bool) -> int:
-    """Return the number of epochs for a teacher: two fifths of `auto_epochs`, but for one that begins at random weights.
+    """Return the number of epochs for a teacher: a fifth of `auto_epochs`, but for one that begins at random weights.
 
     A teacher that knows its train images by heart says little of them beyond their labels, and those the student has
     (Cho and Hariharan, On the Efficacy of Knowledge Distillation, 2019).
     """
     epochs = auto_epochs(images)
-    return max(1, round(0.4 * epochs)) if pretrained else epochs
+    return max(1, round(TEACHER_FRACTION * epochs)) if pretrained else epochs
 
 
 def auto_warmup(steps: int, *, regression: bool) -> float:

@@ -1,4 +1,4 @@
-"""The teacher in the training loop: which views it is asked about, what its loss weighs, what is said of it at the end."""
+"""The teachers in the training loop: which views they are asked about, what the loss weighs, what is said of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgetune.artefacts import Checkpoint
 from edgetune.errors import UsageError
 from edgetune.files import digest_of, sha256_file
+from edgetune.train.distill.committee import Committee
 from edgetune.train.distill.network_teacher import checkpoint_teacher
 from edgetune.train.distill.onnx_teacher import onnx_teacher
 from edgetune.train.distill.opening import Views, open_guide
@@ -36,7 +37,7 @@ class Teaching:
     """A guide, and how the loop uses it.
 
     Args:
-        guide: knows the teacher's answers.
+        guide: knows what the teachers answer.
         network: the student.
         views: different views of each image before they come again.
         batch_size: images per step, over all processes.
@@ -47,7 +48,9 @@ class Teaching:
         projector: learns beside the student; None for losses on logits.
     """
 
-    def __init__(self, guide: Guide, network: nn.Module, *, views: int, batch_size: int, summary: dict[str, Any]) -> None:
+    def __init__(
+        self, guide: Guide | Committee, network: nn.Module, *, views: int, batch_size: int, summary: dict[str, Any]
+    ) -> None:
         self.guide, self.views, self.batch_size = guide, views, batch_size
         self.label_weight, self.projector = guide.recipe.used_label_weight, guide.projector
         self._summary = summary
@@ -118,41 +121,20 @@ def open_teaching(
         DataError: the teacher does not know the student's classes.
         UsageError: the teacher cannot be opened, its answers cannot be stored, or the head would learn nothing.
     """
-    if job.teacher is None:
+    if not job.teachers:
         raise ValueError("the job has no teacher")
     if job.distill.loss == "features" and job.distill.used_label_weight == 0:
         raise UsageError(
             "distill.loss = features with distill.label_weight = 0: the head would learn nothing",
             remedy="give the labels a weight, or choose a loss on logits",
         )
-    source = _source(job.teacher, job.dataset, device, load_network)
     views = int(recipe.epochs) if job.distill.views == "auto" else min(job.distill.views, max(1, int(recipe.epochs)))
     distill, dataset = _as_kept(job.distill, recipe, views, progress), job.dataset
-    guide = open_guide(
-        source,
-        distill,
-        dataset.heads,
-        Views(
-            images=_images(dataset),
-            draws=_draws(job, recipe),
-            count=max(1, views),
-            rows=dataset.counts["train"] + dataset.unlabelled,
-            validation_rows=dataset.counts["val"],
-        ),
-        job.answers or job.folder,
-        student_width=_feature_width(network),
-        seed=job.seed,
-        device=device,
-        progress=progress,
-        offset=objective.offset,
-        scale=objective.scale,
-        head_weights=[task.weight for task in objective.tasks],
-        gather=gathered if world().size > 1 else None,
-    )
+    guide = _open_guide(job, distill, network, recipe, objective, device, progress, load_network, views=max(1, views))
     reached = guide.evaluate_teacher(dataset.images("val"), dataset.targets("val"))
-    progress.line(f"teacher {source.description}: validation {_words(reached)}")
+    progress.line(f"teacher {guide.description}: validation {_words(reached)}")
     summary = {
-        "teacher": source.description,
+        "teacher": guide.description,
         "loss": distill.loss,
         "weight": distill.weight,
         "label_weight": distill.used_label_weight,
@@ -162,6 +144,48 @@ def open_teaching(
         "teacher_val_metrics": reached,
     }
     return Teaching(guide, network, views=max(1, views), batch_size=recipe.batch_size, summary=summary)
+
+
+def _open_guide(
+    job: TrainJob,
+    distill: DistillRecipe,
+    network: nn.Module,
+    recipe: TrainRecipe,
+    objective: Objective,
+    device: torch.device,
+    progress: Progress,
+    load_network: Callable[[Checkpoint], nn.Module],
+    *,
+    views: int,
+) -> Guide | Committee:
+    """Return the guide of the teacher, or the committee of all teachers: each has its own answers on disk."""
+    dataset = job.dataset
+    seen = Views(
+        images=_images(dataset),
+        draws=_draws(job, recipe),
+        count=views,
+        rows=dataset.counts["train"] + dataset.unlabelled,
+        validation_rows=dataset.counts["val"],
+    )
+    guides = [
+        open_guide(
+            _source(teacher, dataset, device, load_network),
+            distill,
+            dataset.heads,
+            seen,
+            job.answers or job.folder,
+            student_width=_feature_width(network),
+            seed=job.seed,
+            device=device,
+            progress=progress,
+            offset=objective.offset,
+            scale=objective.scale,
+            head_weights=[task.weight for task in objective.tasks],
+            gather=gathered if world().size > 1 else None,
+        )
+        for teacher in job.teachers
+    ]
+    return guides[0] if len(guides) == 1 else Committee(guides)
 
 
 def _draws(job: TrainJob, recipe: TrainRecipe) -> dict[str, Any]:

@@ -122,6 +122,11 @@ class Guide:
             student, answers, targets, self.heads, self.recipe, weights=self.head_weights, gather=self.gather
         )
 
+    @property
+    def description(self) -> str:
+        """Who the teacher is, in words."""
+        return self.source.description
+
     def evaluate_teacher(self, images: npt.NDArray[np.uint8], targets: npt.NDArray[np.float32]) -> dict[str, float]:
         """Return what the teacher reaches on the validation set, by name with its unit, such as `top-1 %`.
 
@@ -129,6 +134,10 @@ class Guide:
             images: uint8 `[N, H, W, K]`, as the student will see them on the device.
             targets: `[N, T]`, in the units of the data.
         """
+        return self.scored(self.validation_answers(images), targets)
+
+    def validation_answers(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return the teacher's logits of the validation images: float32 `[N, C]`, on the CPU; see `answers`."""
         import numpy as np
         import torch
 
@@ -137,8 +146,11 @@ class Guide:
             batch = torch.from_numpy(np.array(images[start : start + VALIDATION_BATCH])).to(self.device)
             rows = np.arange(start, start + len(batch))
             parts.append(self._answered(self.validation_cache, 0, rows, to_float(batch), self._logits))
-        outputs = torch.cat(parts) * self._scale + self._offset
-        return score_heads(self.heads, outputs.numpy(), targets, loss=0.0).metrics
+        return torch.cat(parts)
+
+    def scored(self, answers: torch.Tensor, targets: npt.NDArray[np.float32]) -> dict[str, float]:
+        """Return what answers `[N, C]` to the validation images are worth, by name with its unit."""
+        return score_heads(self.heads, (answers * self._scale + self._offset).numpy(), targets, loss=0.0).metrics
 
     def _answered(
         self,
