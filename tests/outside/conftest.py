@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from edgetune.outside import FileRun, Given
+from edgetune.pipeline import Run
+from edgetune.profile import load_profile
+from edgetune.progress import Silent
+from edgetune.recipe import DataRecipe, Recipe
 
 from .models import LEVELS, SIDE
 
@@ -23,3 +31,16 @@ def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = level + blotches - blotches.mean()
             Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{index:02}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def brought(levels: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FileRun]:
+    """Open the run of a file with the pictures; keywords are what is said of the file, and `data` what is said of them."""
+    folder = tmp_path_factory.mktemp("brought")
+
+    def run(path: Path, *, data: dict[str, Any] | None = None, **said: Any) -> FileRun:
+        recipe = Recipe(target="x86-vnni", data=DataRecipe(source=str(levels), **(data or {})))
+        started = Run(recipe=recipe, profile=load_profile("x86-vnni"), folder=folder, progress=Silent())
+        return FileRun.of(started, Given.of({"file": str(path), **said}))
+
+    return run

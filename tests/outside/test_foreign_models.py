@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,9 @@ from edgetune.errors import DataError, GraphError, UsageError
 from edgetune.files import sha256_file
 from edgetune.numeric import PLAIN_SESSION
 from edgetune.onnxfile import read_metadata
-from edgetune.outside import FileRun, Given
-from edgetune.pipeline import Run
-from edgetune.profile import load_profile
-from edgetune.progress import Silent
-from edgetune.recipe import DataRecipe, Recipe
+from edgetune.outside import FileRun
 
 from .models import BYTE, FLOAT, LEVELS, SIDE, brightness
-
-
-@pytest.fixture(scope="session")
-def brought(levels: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FileRun]:
-    """Open the run of a file with the pictures; keywords are what is said of the file, and `data` what is said of them."""
-    folder = tmp_path_factory.mktemp("brought")
-
-    def run(path: Path, *, data: dict[str, Any] | None = None, **said: Any) -> FileRun:
-        recipe = Recipe(target="x86-vnni", data=DataRecipe(source=str(levels), **(data or {})))
-        started = Run(recipe=recipe, profile=load_profile("x86-vnni"), folder=folder, progress=Silent())
-        return FileRun.of(started, Given.of({"file": str(path), **said}))
-
-    return run
 
 
 def top1(model: OnnxModel, run: FileRun) -> float:

@@ -95,7 +95,7 @@ def ways(dataset, pretrained, teacher):
         folder.mkdir(parents=True)
         return TrainJob(dataset=dataset, model=pretrained, recipe=recipe, seed=0, key="k", folder=folder, **more)
 
-    taught = {"teacher": teacher, "distill": DistillRecipe()}
+    taught = {"teachers": (teacher,), "distill": DistillRecipe()}
     table: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         "plain": ({}, {}, {}),
         "mixup": ({"mixup": 0.4}, {}, {}),

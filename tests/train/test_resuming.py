@@ -215,7 +215,7 @@ def test_every_strategy_resumes_to_the_bit(
 ):  # fmt: skip
     """Stopped at some step, with and without a teacher whose answers are kept."""
     chosen = recipe(**FAST, strategy=strategy, freeze="stem", clip_norm=1.0)
-    more = {"teacher": teacher} if taught else {}
+    more = {"teachers": (teacher,)} if taught else {}
     run(dataset, pretrained, chosen, tmp_path / "whole", **more)
     step = random.Random(strategy + str(taught)).randrange(1, 9)
     for stop in (lambda: lines.steps == step, lambda: False):
@@ -245,7 +245,7 @@ def test_so_does_every_other_way(dataset, pretrained, recipe, run, teacher, tmp_
     augment = recipe().augment.model_copy(update={k: changes[k] for k in ("mixup", "cutmix", "policy") if k in changes})
     own = {name: value for name, value in changes.items() if name in type(recipe()).model_fields}
     chosen = recipe(**FAST, **own, augment=augment)
-    more = {"teacher": teacher, "distill": DistillRecipe(**changes["distill"])} if "distill" in changes else {}
+    more = {"teachers": (teacher,), "distill": DistillRecipe(**changes["distill"])} if "distill" in changes else {}
     model = pretrained.model_copy(update={"drop_rate": 0.3, "drop_path_rate": 0.2})
     run(dataset, model, chosen, tmp_path / "whole", **more)
     for stop in (4, 5, 99):

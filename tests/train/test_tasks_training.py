@@ -152,7 +152,7 @@ def test_a_student_learns_every_task_from_a_teacher(run, recipe, tmp_path) -> No
     tasks = {head.name: TaskRecipe(kind=head.kind) for head in heads}
     model = ModelRecipe(backbone="test_efficientnet", weights="none", drop_rate=0.0)
     figures = []
-    for folder, more in ((tmp_path / "alone", {}), (tmp_path / "taught", {"teacher": teacher})):
+    for folder, more in ((tmp_path / "alone", {}), (tmp_path / "taught", {"teachers": (teacher,)})):
         chosen = recipe(epochs=6, batch_size=16, lr=1e-2, augment=still(recipe))
         checkpoint = run(dataset, model, chosen, folder, tasks=tasks, **more)
         figures.append(score_heads(checkpoint.heads, outputs(dataset, checkpoint), dataset.targets("test"), 0.0).score)

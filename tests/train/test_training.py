@@ -88,7 +88,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_steps_in_parts_give_the_same_weights(dataset, pretrained, recipe, run, teacher, tmp_path, clip, taught):
     """By SGD: where a gradient is nearly nothing, Adam makes a step out of how it was rounded."""
     plain = {"batch_size": 24, "probe_iterations": 1, "optimizer": "sgd", "lr": 3e-3, "clip_norm": clip}
-    more = {"teacher": teacher, "distill": DistillRecipe(loss="kl")} if taught else {}
+    more = {"teachers": (teacher,), "distill": DistillRecipe(loss="kl")} if taught else {}
     for parts in (1, 4):
         checkpoint = run(dataset, pretrained, recipe(**plain, accumulate=parts), tmp_path / str(parts), **more)
         assert checkpoint.best_epoch + checkpoint.averaged_epochs > 0  # Not the weights that it began with.
