@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.artefacts import Ablation, Checkpoint, Features, LrCurve
-from edgetune.errors import Interrupted
+from edgetune.errors import Interrupted, UsageError
 from edgetune.files import sha256_file, write_atomic
 from edgetune.keys import NAMES, NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions, weights_identity
-from edgetune.recipe import DistillRecipe, ModelRecipe, TrainRecipe
+from edgetune.recipe import DistillRecipe, ModelRecipe, TrainRecipe, is_teachers_path
 from edgetune.stagecache import identity
 
 if TYPE_CHECKING:
@@ -115,17 +115,25 @@ def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
     """Return the teachers: a checkpoint or an ONNX file that there is, or a backbone that is fine-tuned first.
 
     Raises:
-        UsageError: there is no such file, or it is no checkpoint.
+        UsageError: there is no such file, it is no checkpoint, or two teachers are the same one.
     """
     names = run.recipe.distill.teachers
-    return tuple(_teacher_of(run, name, again=names[:place].count(name)) for place, name in enumerate(names))
+    teachers = tuple(_teacher_of(run, name, again=names[:place].count(name)) for place, name in enumerate(names))
+    who = [_teacher_identity(teacher) for teacher in teachers]
+    for place, name in enumerate(names):
+        if who[place] in who[:place]:
+            raise UsageError(
+                f"distill.more_teachers: {name} is the same teacher as {names[who.index(who[place])]}",
+                remedy="leave it out: the mean of a teacher and itself says no more",
+            )
+    return teachers
 
 
 def _teacher_of(run: Run, name: str, *, again: int) -> Checkpoint | Path:
     """Return a teacher; a backbone that was named `again` times before begins at another seed."""
-    from edgetune.train.named import is_backbone, teacher_at, teacher_model, teacher_recipe
+    from edgetune.train.named import teacher_at, teacher_model, teacher_recipe
 
-    if not is_backbone(name):
+    if is_teachers_path(name):
         return teacher_at(name)
     model = teacher_model(run.recipe, name, image_size=run.dataset.preprocessing.height)
     check_weights(run, model)

@@ -7,7 +7,7 @@
     edgetune train --data FOLDER --output RUN --set model.backbone=tf_efficientnet_lite2 --set data.image_size=160
         --set train.epochs=2 --set train.label_smoothing=0
 
-Several teachers: --set 'distill.more_teachers=["OTHER"]'.
+Several teachers, such as of one epoch and of two: --set 'distill.more_teachers=["OTHER"]'.
 
 A teacher given by name is fine-tuned once per seed, on the same images, before the student; its time is said apart. Then come
 the student without a teacher, and with one for each loss, all timed as their training alone. The first loss asks the teacher;

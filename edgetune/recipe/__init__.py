@@ -6,7 +6,7 @@ resolved recipe holds every key; it is stored with the run and replays it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from edgetune.errors import RecipeError
 from edgetune.recipe.augment import AugmentRecipe
 from edgetune.recipe.data import DataRecipe, TaskRecipe
 from edgetune.recipe.deploy import ExportRecipe, QuantizeRecipe, VerifyRecipe
-from edgetune.recipe.distill import DistillRecipe, WatchRecipe
+from edgetune.recipe.distill import DistillRecipe, WatchRecipe, is_teachers_path
 from edgetune.recipe.model import ModelRecipe
 from edgetune.recipe.train import TrainRecipe
 from edgetune.schema import SCHEMA_VERSION, SchemaVersion, Strict, apply_settings, put, read_toml, to_toml, validate
@@ -33,6 +33,7 @@ __all__ = [
     "TrainRecipe",
     "VerifyRecipe",
     "WatchRecipe",
+    "is_teachers_path",
 ]
 
 BUILT_IN_SOURCES = ("digits",)
@@ -51,9 +52,12 @@ PATHS: dict[str, tuple[str, ...]] = {
     "target": ("host",),
 }
 """Keys that hold a path or a list of them, each with the words that are not paths."""
-TEACHERS = (".onnx", ".safetensors")
-SUFFIXES = {"target": (".toml",), "distill.teacher": TEACHERS, "distill.more_teachers": TEACHERS}
-"""Keys that hold a name or a path: how a path ends. A teacher's with a slash in it is a path, too."""
+IS_PATH: dict[str, Callable[[str], bool]] = {
+    "target": lambda value: value.endswith(".toml"),
+    "distill.teacher": is_teachers_path,
+    "distill.more_teachers": is_teachers_path,
+}
+"""Keys that hold a name or a path: whether it is a path."""
 
 
 class Recipe(Strict):
@@ -142,7 +146,7 @@ def _from(folder: Path, value: str, key: str, words: tuple[str, ...]) -> str:
     """Return a value as it is, or as an absolute path if it is a relative one."""
     if not value or value in words or value.startswith(NAMED_SOURCES):
         return value
-    if key in SUFFIXES and not value.endswith(SUFFIXES[key]) and not (SUFFIXES[key] is TEACHERS and "/" in value):
+    if key in IS_PATH and not IS_PATH[key](value):
         return value
     try:
         path = Path(value).expanduser()

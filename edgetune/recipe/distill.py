@@ -8,7 +8,12 @@ from pydantic import Field
 
 from edgetune.schema import Strict
 
-__all__ = ["DistillRecipe", "WatchRecipe"]
+__all__ = ["DistillRecipe", "WatchRecipe", "is_teachers_path"]
+
+
+def is_teachers_path(teacher: str) -> bool:
+    """Return whether a teacher is given as a path, not by the name of a backbone."""
+    return teacher.endswith((".onnx", ".safetensors")) or "/" in teacher
 
 
 class DistillRecipe(Strict):
@@ -16,7 +21,7 @@ class DistillRecipe(Strict):
 
     teacher: str = ""
     """None if empty. A backbone's name, a run folder or checkpoint of edgetune, a .safetensors file, or an .onnx file."""
-    more_teachers: tuple[str, ...] = ()
+    more_teachers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Others, named as the first one is: the answers of all are averaged. A backbone's name that comes again is fine-tuned from
     another seed."""
     loss: Literal["dist", "kl", "dkd", "features"] = "kl"

@@ -13,15 +13,10 @@ from edgetune.train.schedule import auto_teacher_epochs
 if TYPE_CHECKING:
     from edgetune.artefacts import Checkpoint
 
-__all__ = ["is_backbone", "teacher_at", "teacher_model", "teacher_recipe", "teacher_size"]
+__all__ = ["teacher_at", "teacher_model", "teacher_recipe", "teacher_size"]
 
 ENLARGED_BY = 5 / 3
 SIZE_STEP = 16
-
-
-def is_backbone(teacher: str) -> bool:
-    """Return whether a teacher is given by the name of a backbone, not as a path."""
-    return not (teacher.endswith((".onnx", ".safetensors")) or "/" in teacher)
 
 
 def teacher_at(teacher: str) -> Checkpoint | Path:

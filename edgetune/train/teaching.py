@@ -106,20 +106,20 @@ def open_teaching(
     progress: Progress,
     load_network: Callable[[Checkpoint], nn.Module],
 ) -> Teaching:
-    """Return the teacher of a job, beside its student.
+    """Return the teacher of a job, or all of its teachers as one, beside the student.
 
     Args:
-        job: names the teacher.
+        job: names the teachers.
         network: the student.
         recipe: with every auto decided.
         objective: gives the units of regressions and the weights of the heads.
         device: where to compute.
-        progress: told how good the teacher is.
+        progress: told how good they are.
         load_network: from a checkpoint to its network.
 
     Raises:
-        DataError: the teacher does not know the student's classes.
-        UsageError: the teacher cannot be opened, its answers cannot be stored, or the head would learn nothing.
+        DataError: a teacher does not know the student's classes.
+        UsageError: a teacher cannot be opened, its answers cannot be stored, or the head would learn nothing.
     """
     if not job.teachers:
         raise ValueError("the job has no teacher")
@@ -130,40 +130,10 @@ def open_teaching(
         )
     views = int(recipe.epochs) if job.distill.views == "auto" else min(job.distill.views, max(1, int(recipe.epochs)))
     distill, dataset = _as_kept(job.distill, recipe, views, progress), job.dataset
-    guide = _open_guide(job, distill, network, recipe, objective, device, progress, load_network, views=max(1, views))
-    reached = guide.evaluate_teacher(dataset.images("val"), dataset.targets("val"))
-    progress.line(f"teacher {guide.description}: validation {_words(reached)}")
-    summary = {
-        "teacher": guide.description,
-        "loss": distill.loss,
-        "weight": distill.weight,
-        "label_weight": distill.used_label_weight,
-        "temperature": distill.used_temperature,
-        "views": views,
-        "unlabelled": dataset.unlabelled,
-        "teacher_val_metrics": reached,
-    }
-    return Teaching(guide, network, views=max(1, views), batch_size=recipe.batch_size, summary=summary)
-
-
-def _open_guide(
-    job: TrainJob,
-    distill: DistillRecipe,
-    network: nn.Module,
-    recipe: TrainRecipe,
-    objective: Objective,
-    device: torch.device,
-    progress: Progress,
-    load_network: Callable[[Checkpoint], nn.Module],
-    *,
-    views: int,
-) -> Guide | Committee:
-    """Return the guide of the teacher, or the committee of all teachers: each has its own answers on disk."""
-    dataset = job.dataset
     seen = Views(
         images=_images(dataset),
         draws=_draws(job, recipe),
-        count=views,
+        count=max(1, views),
         rows=dataset.counts["train"] + dataset.unlabelled,
         validation_rows=dataset.counts["val"],
     )
@@ -185,7 +155,20 @@ def _open_guide(
         )
         for teacher in job.teachers
     ]
-    return guides[0] if len(guides) == 1 else Committee(guides)
+    guide = guides[0] if len(guides) == 1 else Committee(guides)
+    reached = guide.evaluate_teacher(dataset.images("val"), dataset.targets("val"))
+    progress.line(f"teacher {guide.description}: validation {_words(reached)}")
+    summary = {
+        "teacher": guide.description,
+        "loss": distill.loss,
+        "weight": distill.weight,
+        "label_weight": distill.used_label_weight,
+        "temperature": distill.used_temperature,
+        "views": views,
+        "unlabelled": dataset.unlabelled,
+        "teacher_val_metrics": reached,
+    }
+    return Teaching(guide, network, views=max(1, views), batch_size=recipe.batch_size, summary=summary)
 
 
 def _draws(job: TrainJob, recipe: TrainRecipe) -> dict[str, Any]:

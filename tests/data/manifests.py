@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edgetune.artefacts import Dataset
+from edgetune.artefacts import Dataset, Split
 from edgetune.data import inspect
 from edgetune.data.hygiene import Hygiene
 from edgetune.errors import DataError
@@ -18,7 +18,7 @@ from edgetune.recipe import DataRecipe, TaskRecipe
 Prepared = Callable[..., Dataset]
 Picture = Callable[..., Image.Image]
 Manifest = Callable[..., Path]
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 REGRESSION = {"score": TaskRecipe(kind="regression")}
 TAGS = {"tags": TaskRecipe(kind="multi-label")}
 
@@ -46,5 +46,5 @@ def known(dataset: Dataset) -> dict[str, tuple[float, ...]]:
     return {
         name: tuple(row)
         for split in SPLITS
-        for name, row in zip(dataset.names(split), dataset.targets(split).tolist(), strict=True)  # type: ignore[arg-type]
+        for name, row in zip(dataset.names(split), dataset.targets(split).tolist(), strict=True)
     }

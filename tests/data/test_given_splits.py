@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from edgetune.artefacts import Split
 from edgetune.data import fingerprint, prepare
 from edgetune.errors import DataError
 from edgetune.progress import Silent
@@ -30,11 +32,13 @@ def test_given_splits_are_respected(tmp_path: Path, prepared: Prepared, fill: Fi
 
 
 @pytest.mark.parametrize(("given", "missing"), [("test", "val"), ("val", "test")])
-def test_a_missing_split_is_cut_from_train(tmp_path: Path, prepared: Prepared, fill: Fill, given: str, missing: str) -> None:
+def test_a_missing_split_is_cut_from_train(
+    tmp_path: Path, prepared: Prepared, fill: Fill, given: Split, missing: Split
+) -> None:
     dataset = prepared(split_folder(tmp_path / "s", fill, train=10, **{given: 3}))
     assert dataset.counts[given] == 6
     assert dataset.counts["train"] + dataset.counts[missing] == 20
-    assert all(name.startswith("train/") for name in dataset.names(missing))  # type: ignore[arg-type]
+    assert all(name.startswith("train/") for name in dataset.names(missing))
     assert dataset.warnings[0].startswith(f"there is no {missing}/")
 
 
@@ -144,11 +148,11 @@ def test_a_file_that_changes_between_digest_and_decoding_stops_the_run(
     expected = fingerprint(recipe, None)
     original = preparing.preprocessing_for
 
-    def meddle(*arguments: object) -> object:
+    def meddle(*arguments: Any) -> Any:
         # Between the two looks at the files.
         victim = root / "cats" / "0000.png"
         shutil.copy(root / "cats" / "0001.png", victim) if change == "replaced" else victim.unlink()
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(*arguments)
 
     monkeypatch.setattr(preparing, "preprocessing_for", meddle)
     (tmp_path / "out").mkdir()

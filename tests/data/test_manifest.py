@@ -165,7 +165,7 @@ def test_paths_out_of_the_folder_are_followed_and_said(
     replaced(path, "images/0001.png", str(tmp_path / "absolute.png"))
     replaced(path, "images/0002.png", str(path.parent / "images" / "0002.png"))
     dataset = prepared(path)
-    names = {name for split in SPLITS for name in dataset.names(split)}  # type: ignore[arg-type]
+    names = {name for split in SPLITS for name in dataset.names(split)}
     assert {"../beside.png", str(tmp_path / "absolute.png"), "images/0002.png"} < names
     assert dataset.warnings == (f"2 paths lead out of the folder, followed: ../beside.png, {tmp_path / 'absolute.png'}",)
     replaced(path, "../beside.png", "link.png")

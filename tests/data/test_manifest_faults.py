@@ -148,7 +148,7 @@ def test_equal_and_near_equal_pictures(manifest: Manifest, prepared: Prepared) -
     report = look(path, tasks)
     assert report.near_duplicates == report.near_conflicts == (("images/0000.png", "images/0001.png"),)
     assert look(path, REGRESSION).near_conflicts == ()
-    where = {name: split for split in SPLITS for name in prepared(path, tasks=tasks).names(split)}  # type: ignore[arg-type]
+    where = {name: split for split in SPLITS for name in prepared(path, tasks=tasks).names(split)}
     assert where["images/0000.png"] == where["images/0001.png"]
     shutil.copy(images / "0002.png", images / "0003.png")
     [fault] = refused(prepared, path, tasks=tasks)

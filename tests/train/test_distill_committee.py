@@ -33,9 +33,9 @@ class Constant:
         return torch.ones(len(views), 4)
 
 
-def guide(name: str, *logits: float, **recipe: float) -> Guide:
+def guide(name: str, *logits: float) -> Guide:
     source = TeacherSource(identity=name, description=name, create=lambda: Constant(*logits))
-    return Guide(source, None, DistillRecipe(**recipe), CLASSES, CPU)
+    return Guide(source, None, DistillRecipe(), CLASSES, CPU)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
