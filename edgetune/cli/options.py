@@ -66,7 +66,11 @@ def recipe_options(function: Function) -> Function:
         click.option("--backbone", metavar="NAME", help="Any classifier of timm (see `edgetune backbones`)."),
         click.option("--weights", metavar="auto|none|FILE", help="Where pretrained weights come from."),
         click.option(
-            "--teacher", metavar="NAME|DIR|FILE", help="Learn from a larger network: a backbone, a run folder, an .onnx."
+            "--teacher",
+            multiple=True,
+            callback=lambda _, __, names: names or None,
+            metavar="NAME|DIR|FILE",
+            help="Learn from a larger network: a backbone, a run folder, an .onnx. Given again: from all, averaged.",
         ),
         click.option("--ablate", is_flag=True, default=None, help="Train without the teacher, too, and report what it gave."),
         click.option("--time-budget", type=Duration(), metavar="TIME", help="Cut training down to this time, as 10m."),
@@ -87,6 +91,10 @@ def read_recipe(recipe: Path | None, settings: tuple[str, ...], options: Mapping
     from edgetune.recipe import BUILT_IN_SOURCES, NAMED_SOURCES, Recipe
 
     overrides = {KEYS[name]: value for name, value in options.items() if value is not None}
+    if "distill.teacher" in overrides:
+        # All that the command line names: those of the recipe are not asked as well.
+        first, *others = overrides["distill.teacher"]
+        overrides |= {"distill.teacher": first, "distill.more_teachers": others}
     source = overrides.get("data.source")
     if source is not None and source not in BUILT_IN_SOURCES and not source.startswith(NAMED_SOURCES):
         overrides["data.source"] = str(Path(source).expanduser().absolute())
