@@ -34,8 +34,9 @@ class Checkpoint(WithHeads):
         network: what builds the architecture again beside its name and the number of logits; see `edgetune.train.network`.
         weights: where the pretrained weights came from, in words and by sha256.
         val_metrics: what the kept weights reach on the validation set, by name with its unit, such as `top-1 %`.
-        best_epoch: the epoch that validated best; 0 is the linear probe.
-        averaged_epochs: the weights are the mean over so many last epochs; 0: they are those of the best epoch.
+        best_epoch: the epoch whose weights these are: the last one, unless an earlier one validated better by more than chance
+            explains; 0 is the linear probe.
+        averaged_epochs: the weights are the mean over so many last epochs; 0: no mean.
         epochs: the number of epochs run.
         settings: what was decided for this run where the recipe says auto, and what was measured to decide it.
         distillation: teacher, loss and what the teacher reaches on the validation set; empty without one.

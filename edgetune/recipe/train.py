@@ -66,7 +66,8 @@ class TrainRecipe(Strict):
     ema_epochs: float = Field(default=0.25, ge=0.0, le=100.0)
     """The span, in epochs, over which weights are averaged exponentially; 0 keeps the raw weights."""
     average_epochs: bool = True
-    """Keep the mean of the weights that the later epochs ended with, if it validates better than the best of them."""
+    """Keep the mean of the weights that the last two fifths of the epochs ended with, if its validation loss is lower than the
+    last one's."""
     batch_norm: Literal["auto", "frozen", "adapt"] = "auto"
     """Whether batch norms keep their pretrained statistics or follow the new images; auto: adapt for random weights only."""
     patience: int = Field(default=10, ge=1, le=10_000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edgetune.errors import Interrupted, TrainingDiverged
@@ -23,6 +23,7 @@ from edgetune.train.network import Normalisation
 from edgetune.train.objective import Objective
 from edgetune.train.schedule import cycled_momentum, lr_factor
 from edgetune.train.scores import Scores
+from edgetune.train.selection import Candidate, chosen
 from edgetune.train.snapshot import snapshot
 from edgetune.train.soup import EpochMean
 from edgetune.train.step import Batch, step_seed
@@ -84,7 +85,7 @@ class FineTuning:
         self.steps_per_epoch = self.feed.steps_per_epoch
         self.epochs = 0 if recipe.strategy == "linear-probe" else int(recipe.epochs)
         self.average = RunningAverage(network, recipe.ema_epochs * self.steps_per_epoch)
-        self.best = copy.deepcopy(network.state_dict())
+        self.best: Mapping[str, torch.Tensor] = copy.deepcopy(network.state_dict())
         self.mean = EpochMean()
         self.clock = Clock(self.epochs * self.steps_per_epoch, recipe.time_budget_s)
         self.history: list[Epoch] = []
@@ -111,7 +112,7 @@ class FineTuning:
         return start
 
     def best_network(self) -> nn.Module:
-        """Return the network with the weights that validated best."""
+        """Return the network with the weights that are kept."""
         self.network.load_state_dict(self.best)
         return self.network.eval()
 
@@ -150,8 +151,7 @@ class FineTuning:
             self._end_epoch(progress)
             self._save(store)
             saved = time.monotonic()
-        self.final = self.history[self.best_epoch].val_metrics
-        self._consider_mean(progress)
+        self._choose(progress)
 
     def _out_of_patience(self) -> bool:
         return self.epoch - self.best_epoch >= self.recipe.patience
@@ -216,19 +216,33 @@ class FineTuning:
             f"{' (best)' if best.epoch == self.epoch else ''}"
         )
 
-    def _consider_mean(self, progress: Progress) -> None:
-        """Keep the mean of the epochs instead of the best of them, if its validation loss is lower."""
-        if not self.recipe.average_epochs or self.mean.count < 2:
+    def _choose(self, progress: Progress) -> None:
+        """Keep what the run ended with, unless its best epoch is better than that by more than chance explains.
+
+        A run that ran out of patience is not at the end of its schedule: it goes back to its best epoch.
+        """
+        if not self.epoch:
+            self.final = self.history[0].val_metrics
             return
-        self.average.network.load_state_dict(self.mean.tensors)
-        scores = self._validate(self.average.network)
-        better = scores.loss < self.history[self.best_epoch].val_loss
-        if better:
-            self.best, self.averaged_epochs, self.final = self.mean.tensors, self.mean.count, scores.metrics
-        progress.line(
-            f"mean of the last {self.mean.count} epochs: {validated(scores)} "
-            f"({'kept' if better else f'not better than epoch {self.best_epoch}, which is kept'})"
-        )
+        ended = copy.deepcopy(self.average.network.state_dict())
+        best = last = self._candidate(self.best, self.best_epoch)
+        out_of_patience = self.epoch < self.epochs and not self.cut_short
+        if self.best_epoch < self.epoch and not out_of_patience:
+            last = self._candidate(ended, self.epoch)
+        averaged = self.recipe.average_epochs and self.mean.count > 1
+        mean = self._candidate(self.mean.tensors, self.epoch, self.mean.count) if averaged else None
+        kept, reasons = chosen(best, last, mean, self.dataset.targets("val"), self.objective.heads)
+        for reason in reasons:
+            progress.line(reason)
+        self.best, self.best_epoch = kept.state, kept.epoch
+        self.averaged_epochs, self.final = kept.averaged, kept.scores.metrics
+
+    def _candidate(self, state: Mapping[str, torch.Tensor], epoch: int, averaged: int = 0) -> Candidate:
+        self.average.network.load_state_dict(state)
+        logits = self.val_logits(self.average.network)
+        scores = self.objective.scores(logits, self.dataset.targets("val"))
+        outputs = self.objective.in_units(logits).numpy()
+        return Candidate(state=state, epoch=epoch, averaged=averaged, outputs=outputs, scores=scores)
 
     def _save(self, store: StateStore) -> None:
         """Save the state, unless its weights are not numbers: a loss can be finite one step before they blow up."""
