@@ -15,7 +15,7 @@ __all__ = ["NAMES", "NOT_THE_IMAGES", "NOT_THE_WEIGHTS", "REVISIONS", "versions"
 REVISIONS = {
     "data": 2,
     "features": 1,
-    "train": 3,
+    "train": 4,
     "ablation": 1,
     "lr-find": 1,
     "export": 3,
