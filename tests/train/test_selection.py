@@ -8,6 +8,7 @@ import pytest
 from edgetune.device.heads import Head
 from edgetune.train.scores import score_heads
 from edgetune.train.selection import Candidate, chosen, is_clearly_better
+from edgetune.train.start import load_network
 
 CLASSES = (Head(name="class", kind="single-label", columns=("a", "b")),)
 
@@ -88,3 +89,25 @@ def test_the_mean_is_kept_by_its_loss_unless_it_is_clearly_worse() -> None:
 
 def test_without_images_nothing_is_clearly_better() -> None:
     assert not is_clearly_better(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), truth(0), CLASSES)
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_run_that_came_apart_goes_back_to_its_best_epoch(dataset, recipe, tuned, teacher, lines, epoch) -> None:
+    tuning = tuned(dataset, recipe(epochs=4, patience=2))
+    tuning.begin()
+    tuning.best, tuning.best_epoch = load_network(teacher).state_dict(), 1
+    tuning.epoch = epoch
+    tuning._choose(lines)
+    assert (tuning.best_epoch, tuning.averaged_epochs) == (1, 0)
+    assert tuning.final == teacher.val_metrics
+    assert ("more than chance explains, and is kept" in lines.text) == (
+        epoch == 4
+    )  # out of patience there is nothing to choose
+
+
+def test_of_equal_epochs_the_last_is_kept(dataset, recipe, tuned, teacher, lines) -> None:
+    tuning = tuned(dataset, recipe(epochs=4), network=load_network(teacher))
+    tuning.begin()
+    tuning.epoch = 4
+    tuning._choose(lines)
+    assert (tuning.best_epoch, tuning.final) == (4, teacher.val_metrics)
