@@ -79,7 +79,7 @@ def opened(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     """Open a run in a folder, which has its images already."""
     prepared = tmp_path_factory.mktemp("prepared") / "run"
     prepared.mkdir()
-    Run.open(Recipe.load(None, (), dict(settings)), prepared, Silent()).dataset  # noqa: B018 - a property that computes
+    assert Run.open(Recipe.load(None, (), dict(settings)), prepared, Silent()).dataset.counts["train"]
 
     def open_run(folder: Path, **changes: Any) -> Run:
         if not folder.exists():

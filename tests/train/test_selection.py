@@ -100,9 +100,8 @@ def test_a_run_that_came_apart_goes_back_to_its_best_epoch(dataset, recipe, tune
     tuning._choose(lines)
     assert (tuning.best_epoch, tuning.averaged_epochs) == (1, 0)
     assert tuning.final == teacher.val_metrics
-    assert ("more than chance explains, and is kept" in lines.text) == (
-        epoch == 4
-    )  # out of patience there is nothing to choose
+    # Out of patience, there is nothing to choose.
+    assert ("more than chance explains, and is kept" in lines.text) == (epoch == 4)
 
 
 def test_of_equal_epochs_the_last_is_kept(dataset, recipe, tuned, teacher, lines) -> None:
