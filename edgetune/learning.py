@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ OF_THE_TEACHER = {
     "teacher_epochs",
     "teacher_image_size",
     "teacher_label_smoothing",
+    "teacher_members",
     "teacher_weights",
 }
 PICTURE = "curves.png"
@@ -112,34 +113,45 @@ def checkpoint_of(run: Run) -> Checkpoint:
 
 
 def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
-    """Return the teachers: a checkpoint or an ONNX file that there is, or a backbone that is fine-tuned first.
+    """Return the teachers: checkpoints or ONNX files that there are, and backbones that are fine-tuned first.
 
     Raises:
         UsageError: there is no such file, it is no checkpoint, or two teachers are the same one.
     """
-    names = run.recipe.distill.teachers
-    teachers = tuple(_teacher_of(run, name, again=names[:place].count(name)) for place, name in enumerate(names))
-    who = [_teacher_identity(teacher) for teacher in teachers]
-    for place, name in enumerate(names):
-        if who[place] in who[:place]:
-            raise UsageError(
-                f"distill.more_teachers: {name} is the same teacher as {names[who.index(who[place])]}",
-                remedy="leave it out: the mean of a teacher and itself says no more",
-            )
-    return teachers
+    who: dict[str, str] = {}
+    teachers: list[Checkpoint | Path] = []
+    for name in run.recipe.distill.teachers:
+        for teacher in _teachers_called(run, name):
+            itself = _teacher_identity(teacher)
+            if itself in who:
+                raise UsageError(
+                    f"distill.more_teachers: {name} is the same teacher as {who[itself]}",
+                    remedy="leave it out: the mean of a teacher and itself says no more; "
+                    "distill.teacher_members is how often a backbone is fine-tuned",
+                )
+            who[itself] = name
+            teachers.append(teacher)
+    return tuple(teachers)
 
 
-def _teacher_of(run: Run, name: str, *, again: int) -> Checkpoint | Path:
-    """Return a teacher; a backbone that was named `again` times before begins at another seed."""
-    from edgetune.train.named import teacher_at, teacher_model, teacher_recipe
+def _teachers_called(run: Run, name: str) -> Iterator[Checkpoint | Path]:
+    """Yield what a recipe calls by one name: what lies at a path, or a backbone's members, each from a seed of its own."""
+    from edgetune.train.named import teacher_at
 
     if is_teachers_path(name):
-        return teacher_at(name)
+        yield teacher_at(name)
+    else:
+        yield from (_fine_tuned(run, name, member) for member in range(run.recipe.distill.used_teacher_members))
+
+
+def _fine_tuned(run: Run, name: str, member: int) -> Checkpoint:
+    from edgetune.train.named import teacher_model, teacher_recipe
+
     model = teacher_model(run.recipe, name, image_size=run.dataset.preprocessing.height)
     check_weights(run, model)
     recipe = teacher_recipe(run.recipe, images=run.dataset.counts["train"])
-    run.progress.line(f"the teacher {name}{f', from seed {run.recipe.seed + again}' if again else ''}")
-    return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=again), "teacher")
+    run.progress.line(f"the teacher {name}{f', from seed {run.recipe.seed + member}' if member else ''}")
+    return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=member), "teacher")
 
 
 def _teacher_identity(teacher: Checkpoint | Path) -> str:

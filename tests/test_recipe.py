@@ -199,10 +199,10 @@ def test_relative_paths_of_the_command_line_are_below_the_current_folder(
 
 def test_teachers_are_names_or_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    named = ["distill.teacher=resnet18", 'distill.more_teachers=["resnet18", "runs/one", "large.onnx", "/runs/other"]']
+    named = ["distill.teacher=resnet18", 'distill.more_teachers=["resnet34", "runs/one", "large.onnx", "/runs/other"]']
     recipe = Recipe.load(None, named).distill
     assert recipe.teacher == "resnet18"
-    assert recipe.teachers == ("resnet18", "resnet18", f"{tmp_path}/runs/one", f"{tmp_path}/large.onnx", "/runs/other")
+    assert recipe.teachers == ("resnet18", "resnet34", f"{tmp_path}/runs/one", f"{tmp_path}/large.onnx", "/runs/other")
 
 
 def test_names_that_are_no_paths_stay_names(tmp_path: Path) -> None:
@@ -254,6 +254,10 @@ def test_recipes_are_frozen() -> None:
         (['distill.more_teachers=["resnet18"]'], "distill.more_teachers needs a first one"),
         (
             ["distill.teacher=resnet18", 'distill.more_teachers=["resnet34"]', "distill.loss=features"],
+            "features of several teachers have no mean",
+        ),
+        (
+            ["distill.teacher=resnet18", "distill.teacher_members=2", "distill.loss=features"],
             "features of several teachers have no mean",
         ),
         (["distill.teacher=resnet18", "train.strategy=linear-probe"], "a linear probe learns from labels alone"),

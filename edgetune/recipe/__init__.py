@@ -92,8 +92,11 @@ class Recipe(Strict):
             raise ValueError("data.unlabelled needs a teacher: give distill.teacher, or leave the images out")
         if self.distill.more_teachers and not self.distill.teacher:
             raise ValueError("distill.more_teachers needs a first one: give distill.teacher")
-        if self.distill.more_teachers and self.distill.loss == "features":
-            raise ValueError("features of several teachers have no mean: leave distill.more_teachers out, or take another loss")
+        if self.distill.loss == "features" and (self.distill.more_teachers or self.distill.used_teacher_members > 1):
+            raise ValueError(
+                "features of several teachers have no mean: "
+                "leave distill.more_teachers and distill.teacher_members out, or take another loss"
+            )
         if self.distill.ablate and not self.distill.teacher:
             raise ValueError("distill.ablate needs a teacher to leave out: give distill.teacher")
         if self.distill.teacher and self.train.strategy == "linear-probe":

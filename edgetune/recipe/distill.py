@@ -22,8 +22,7 @@ class DistillRecipe(Strict):
     teacher: str = ""
     """None if empty. A backbone's name, a run folder or checkpoint of edgetune, a .safetensors file, or an .onnx file."""
     more_teachers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Others, named as the first one is: the answers of all are averaged. A backbone's name that comes again is fine-tuned from
-    another seed."""
+    """Others, named as the first one is: the answers of all are averaged."""
     loss: Literal["dist", "kl", "dkd", "features"] = "kl"
     """KL divergence, DIST (relations between and within classes), decoupled KD, or matching of the pooled features."""
     weight: float = Field(default=1.0, ge=0.0, le=1000.0)
@@ -41,6 +40,9 @@ class DistillRecipe(Strict):
     teacher_epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
     """Epochs that a teacher given by name is fine-tuned for; auto: a fifth of what `train.epochs = "auto"` would be, as what
     it has learnt by heart it cannot teach; as many where it begins at random weights."""
+    teacher_members: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = "auto"
+    """How often a teacher given by name is fine-tuned, each time from another seed; the answers are averaged, as what the
+    networks differ in is chance. auto: twice; once for features, which have no mean."""
     teacher_label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Of a teacher given by name, instead of the student's: smoothing wipes out what it knows of likeness between classes
     (Mueller, Kornblith and Hinton 2019)."""
@@ -60,6 +62,13 @@ class DistillRecipe(Strict):
     def teachers(self) -> tuple[str, ...]:
         """All teachers; none if empty."""
         return (self.teacher, *self.more_teachers) if self.teacher else ()
+
+    @property
+    def used_teacher_members(self) -> int:
+        """How often a teacher given by name is fine-tuned, as decided for this loss."""
+        if self.teacher_members != "auto":
+            return self.teacher_members
+        return 1 if self.loss == "features" else 2
 
     @property
     def used_label_weight(self) -> float:

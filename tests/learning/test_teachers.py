@@ -54,6 +54,7 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
         "distill__teacher": "test_efficientnet",
         "distill__teacher_weights": str(tiny_weights),
         "distill__teacher_epochs": 2,
+        "distill__teacher_members": 1,
     }
     run = opened(tmp_path / "run", **named, train__strategy="norm-and-bias", train__freeze="stem")
     [teacher] = teachers_of(run)
@@ -69,7 +70,11 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
 
 
 def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, tiny_weights, tmp_path) -> None:
-    named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights)}
+    named = {
+        "distill__teacher": "test_efficientnet",
+        "distill__teacher_weights": str(tiny_weights),
+        "distill__teacher_members": 1,
+    }
     run = opened(tmp_path / "run", **named, train__label_smoothing=0.2)
     images = run.dataset.counts["train"]
     [teacher] = teachers_of(run)
@@ -89,6 +94,7 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_w
         distill__teacher="test_efficientnet",
         distill__teacher_weights=str(tiny_weights),
         distill__teacher_image_size=64,
+        distill__teacher_members=1,
         train__epochs=1,
     )
     [teacher] = teachers_of(run)
@@ -99,20 +105,21 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_w
     assert run.checkpoint.distillation["teacher_val_metrics"] == pytest.approx(teacher.val_metrics)
 
 
-def test_a_name_that_comes_again_is_a_teacher_from_another_seed(opened, tiny_weights, tmp_path) -> None:
-    run = opened(
-        tmp_path / "run",
-        distill__teacher="test_efficientnet",
-        distill__more_teachers=["test_efficientnet"],
-        distill__teacher_weights=str(tiny_weights),
-        train__epochs=1,
-    )
+def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, tiny_weights, tmp_path) -> None:
+    named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights), "train__epochs": 1}
+    run = opened(tmp_path / "run", **named)
     first, second = teachers_of(run)
     assert isinstance(first, Checkpoint)
     assert isinstance(second, Checkpoint)
     assert first.weights_path.read_bytes() != second.weights_path.read_bytes()
     assert "the teacher test_efficientnet, from seed 1" in run.progress.lines
     assert run.checkpoint.distillation["teacher"].count("test_efficientnet") == 2
+    # What has been fine-tuned is not again, however many are asked for; features have no mean.
+    assert teachers_of(opened(tmp_path / "run", **named, distill__teacher_members=1)) == (first,)
+    assert teachers_of(opened(tmp_path / "run", **named, distill__loss="features")) == (first,)
+    named_again = opened(tmp_path / "run", **named, distill__more_teachers=["test_efficientnet"])
+    with pytest.raises(UsageError, match="test_efficientnet is the same teacher as test_efficientnet"):
+        teachers_of(named_again)
 
 
 def test_a_teacher_and_itself_are_no_two_teachers(opened, older, tmp_path) -> None:
