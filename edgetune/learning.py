@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,33 +118,31 @@ def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
     Raises:
         UsageError: there is no such file, it is no checkpoint, or two teachers are the same one.
     """
+    from edgetune.train.named import teacher_at
+
+    names, members = run.recipe.distill.teachers, range(run.recipe.distill.used_teacher_members)
+    # What lies at a path is opened first: a wrong one must not cost the fine-tuning of others.
+    called: dict[str, list[Checkpoint | Path]] = {name: [teacher_at(name)] for name in names if is_teachers_path(name)}
+    _require_different(called)
+    called |= {name: [_fine_tuned(run, name, member) for member in members] for name in names if name not in called}
+    _require_different(called)
+    return tuple(teacher for name in names for teacher in called[name])
+
+
+def _require_different(called: Mapping[str, Sequence[Checkpoint | Path]]) -> None:
     who: dict[str, str] = {}
-    teachers: list[Checkpoint | Path] = []
-    for name in run.recipe.distill.teachers:
-        for teacher in _teachers_called(run, name):
-            itself = _teacher_identity(teacher)
+    for name, teachers in called.items():
+        for itself in map(_teacher_identity, teachers):
             if itself in who:
                 raise UsageError(
                     f"distill.more_teachers: {name} is the same teacher as {who[itself]}",
-                    remedy="leave it out: the mean of a teacher and itself says no more; "
-                    "distill.teacher_members is how often a backbone is fine-tuned",
+                    remedy="leave it out: the mean of a teacher and itself says no more",
                 )
             who[itself] = name
-            teachers.append(teacher)
-    return tuple(teachers)
-
-
-def _teachers_called(run: Run, name: str) -> Iterator[Checkpoint | Path]:
-    """Yield what a recipe calls by one name: what lies at a path, or a backbone's members, each from a seed of its own."""
-    from edgetune.train.named import teacher_at
-
-    if is_teachers_path(name):
-        yield teacher_at(name)
-    else:
-        yield from (_fine_tuned(run, name, member) for member in range(run.recipe.distill.used_teacher_members))
 
 
 def _fine_tuned(run: Run, name: str, member: int) -> Checkpoint:
+    """Return a teacher that is given by name, fine-tuned from a seed of its own; `member` counts from 0."""
     from edgetune.train.named import teacher_model, teacher_recipe
 
     model = teacher_model(run.recipe, name, image_size=run.dataset.preprocessing.height)

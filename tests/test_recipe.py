@@ -265,3 +265,23 @@ def test_recipes_are_frozen() -> None:
 )
 def test_what_needs_a_teacher_and_what_has_no_use_for_one(settings: list[str], said: str) -> None:
     assert said in faults(None, settings)[""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["distill.teacher=resnet18", 'distill.more_teachers=["resnet18"]'],
+            "resnet18 is there twice: leave it out",
+        ),
+        (["distill.teacher=runs/one", "distill.teacher_epochs=3"], "teacher_epochs is for teachers that are given by name"),
+        (["distill.teacher=large.onnx", "distill.teacher_members=1"], "teacher_members is for teachers that are given by name"),
+    ],
+)
+def test_teachers_that_cannot_be_as_asked(settings: list[str], said: str) -> None:
+    assert said in faults(None, settings)[""]
+
+
+def test_what_is_said_of_a_named_teacher_may_stand_beside_a_path() -> None:
+    settings = ["distill.teacher=runs/one", 'distill.more_teachers=["resnet18"]', "distill.teacher_members=1"]
+    assert Recipe.load(None, settings).distill.used_teacher_members == 1

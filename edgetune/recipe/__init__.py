@@ -92,7 +92,8 @@ class Recipe(Strict):
             raise ValueError("data.unlabelled needs a teacher: give distill.teacher, or leave the images out")
         if self.distill.more_teachers and not self.distill.teacher:
             raise ValueError("distill.more_teachers needs a first one: give distill.teacher")
-        if self.distill.loss == "features" and (self.distill.more_teachers or self.distill.used_teacher_members > 1):
+        several = self.distill.more_teachers or self.distill.used_teacher_members > 1
+        if self.distill.teacher and self.distill.loss == "features" and several:
             raise ValueError(
                 "features of several teachers have no mean: "
                 "leave distill.more_teachers and distill.teacher_members out, or take another loss"
@@ -102,6 +103,21 @@ class Recipe(Strict):
         if self.distill.teacher and self.train.strategy == "linear-probe":
             raise ValueError(
                 "a linear probe learns from labels alone: leave distill.teacher out, or take another train.strategy"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_are_called_once_and_what_is_told_of_them_counts(self) -> Self:
+        teachers, told = self.distill.teachers, self.distill.told_of_named_teachers
+        again = [name for place, name in enumerate(teachers) if name in teachers[:place]]
+        if again:
+            raise ValueError(
+                f"distill.more_teachers: {again[0]} is there twice: leave it out; "
+                "distill.teacher_members is how often a backbone is fine-tuned"
+            )
+        if told and teachers and all(map(is_teachers_path, teachers)):
+            raise ValueError(
+                f"distill.{told[0]} is for teachers that are given by name, {teachers[0]} is a path: leave {told[0]} out"
             )
         return self
 

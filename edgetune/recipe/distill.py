@@ -64,6 +64,12 @@ class DistillRecipe(Strict):
         return (self.teacher, *self.more_teachers) if self.teacher else ()
 
     @property
+    def told_of_named_teachers(self) -> tuple[str, ...]:
+        """The keys for teachers given by name that are not as by default."""
+        fields = type(self).model_fields
+        return tuple(key for key in fields if key.startswith("teacher_") and getattr(self, key) != fields[key].default)
+
+    @property
     def used_teacher_members(self) -> int:
         """How often a teacher given by name is fine-tuned, as decided for this loss."""
         if self.teacher_members != "auto":
