@@ -58,7 +58,7 @@ def test_grey_is_pillows_own_luma_of_every_colour() -> None:
 
 
 @given(seed=st.integers(0, 1000), kind=st.sampled_from(["JPEG", "WEBP", "PNG", "BMP"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_grey_is_the_luma_of_the_decoded_colours(seed: int, kind: str) -> None:
     colours = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     buffer = BytesIO()
@@ -154,7 +154,7 @@ def test_what_is_no_picture_of_five_channels_is_a_fault_by_name(content: bytes, 
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_junk_is_an_image_or_a_fault(data: st.DataObject) -> None:
     content = bytearray(GOOD)
     for place in data.draw(st.lists(st.integers(6, len(content) - 1), max_size=6)):

@@ -261,7 +261,7 @@ SEEDS = [encoded(Image.fromarray(RGB), name) for name in FORMATS] + [
 ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @example(seed=b"\x89PNG\r\n\x1a\n", edits=[], cut=8)
 @given(
     seed=st.one_of(st.sampled_from(SEEDS), st.binary(max_size=64)),

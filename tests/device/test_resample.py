@@ -42,7 +42,7 @@ def without_pillow(
         return resample(image, out_h, out_w, box, method)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), height=sides, width=sides, out_h=sides, out_w=sides, method=st.sampled_from(sorted(methods)))
 def test_the_bytes_are_the_same_without_pillow(
     data: st.DataObject, height: int, width: int, out_h: int, out_w: int, method: str
@@ -53,7 +53,7 @@ def test_the_bytes_are_the_same_without_pillow(
     np.testing.assert_array_equal(without_pillow(image, out_h, out_w, box, method), expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), size=sides, across=sides, out_size=sides, method=st.sampled_from(sorted(methods)), turn=st.booleans())
 def test_along_one_axis_it_is_pillows_own_resize(
     data: st.DataObject, size: int, across: int, out_size: int, method: str, turn: bool
@@ -100,7 +100,7 @@ def test_the_order_of_the_passes_is_fixed() -> None:
     assert resample(image, 1, 2, (0, 0, 1, 2), "bicubic").tolist() == [[[128, 107, 73], [129, 103, 79]]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(height=sides, width=sides, spec=st.builds(
     Preprocessing,
     height=sides,

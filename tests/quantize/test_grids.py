@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetune.quantize.graph import integer_limits
@@ -15,7 +15,6 @@ ends = st.floats(0.0, 1e4, width=32)
 kinds = st.sampled_from(["uint8", "int8"])
 
 
-@settings(deadline=None)
 @given(ends, ends, kinds, st.booleans())
 def test_a_grid_covers_its_range_and_holds_zero(below: float, above: float, kind: str, symmetric: bool) -> None:
     grid = make_grid(-below, above, kind, symmetric=symmetric)
@@ -27,7 +26,6 @@ def test_a_grid_covers_its_range_and_holds_zero(below: float, above: float, kind
     assert (high - grid.zero_point) * grid.scale >= above - 0.501 * grid.scale
 
 
-@settings(deadline=None)
 @given(ends, ends, ends, ends, kinds)
 def test_no_integer_lies_outside_the_clamp(below: float, above: float, low: float, high: float, kind: str) -> None:
     grid = make_grid(-min(below, low), min(above, high), kind, symmetric=False, limits=(-low, high))
@@ -41,7 +39,6 @@ def test_no_integer_lies_outside_the_clamp(below: float, above: float, low: floa
         assert np.float32(smallest - grid.zero_point) * scale >= -np.float32(low)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["int8", "uint8"]), st.booleans(), st.booleans(), st.sampled_from([0, 1]))
 def test_weights_are_rounded_to_the_nearest(seed: int, kind: str, per_channel: bool, reduce_range: bool, axis: int) -> None:
     weight = np.random.default_rng(seed).normal(0.0, 0.1, (5, 4)).astype(np.float32)

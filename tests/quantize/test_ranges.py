@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -50,7 +50,6 @@ def chosen(histogram: Histogram, method: Method, *, symmetric: bool = False, per
     return choose_range(histogram, method=method, percentile=percentile, kind="uint8", symmetric=symmetric)
 
 
-@settings(deadline=None)
 @given(tensors)
 def test_every_value_is_counted_once_and_in_its_bin(values: np.ndarray) -> None:
     histogram = counted(values)
@@ -74,7 +73,6 @@ def test_counting_in_parts_is_counting_at_once() -> None:
     assert parts.zeros == whole.zeros
 
 
-@settings(deadline=None)
 @given(tensors, st.sampled_from(METHODS), st.sampled_from(["uint8", "int8"]), st.booleans())
 @example(np.zeros(5, np.float32), "entropy", "uint8", False)
 @example(np.full(9, 0.3, np.float32), "entropy", "uint8", False)
@@ -94,7 +92,6 @@ def test_any_tensor_has_a_range_and_a_grid(values: np.ndarray, method: Method, k
     assert grid.zero_point == (smallest + largest + 1) // 2 or not symmetric
 
 
-@settings(deadline=None)
 @given(tensors)
 def test_minmax_and_all_percent_lose_nothing(values: np.ndarray) -> None:
     histogram = counted(values)
@@ -103,7 +100,6 @@ def test_minmax_and_all_percent_lose_nothing(values: np.ndarray) -> None:
     assert chosen(histogram, "percentile", percentile=100.0) == pytest.approx(extremes, abs=1e-9 * histogram.bin_width)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.floats(50.0, 100.0),
@@ -151,7 +147,6 @@ def test_the_norm_is_that_of_the_real_rounding_errors(power: int, symmetric: boo
         assert loss(np.array([low]), np.array([high]))[0] == pytest.approx(expected, rel=0.01)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(-10.0, 0.0), st.floats(0.5, 20.0), st.sampled_from([2, 3]))
 def test_a_range_is_only_narrowed_and_never_worse(seed: int, low: float, high: float, power: int) -> None:
     histogram = from_counts(np.random.default_rng(seed).poisson(1.0, BINS), low, high)
@@ -206,7 +201,6 @@ def divergence_by_hand(histogram: Histogram, low: float, high: float) -> float:
     return float((p * np.log(p / q)).sum())
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(-3.0, 0.0), st.floats(0.5, 3.0), st.floats(0.2, 1.0), st.floats(0.2, 1.0))
 def test_the_divergence_is_that_of_the_formula(seed: int, low: float, high: float, shrink: float, other: float) -> None:
     generator = np.random.default_rng(seed)

@@ -140,7 +140,7 @@ def pieces(net: Writer, draw: Callable[[int], int], x: str, earlier: str) -> str
     return choices[draw(len(choices))]()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_random_graphs_compute_the_same(data: st.DataObject) -> None:
     net = Writer(data.draw(st.integers(0, 9)))

@@ -56,7 +56,7 @@ def test_floats_are_channels_last_and_end_at_one():
     assert torch.equal((floats * 255).round().to(torch.uint8).permute(0, 2, 3, 1), images)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     area=st.floats(0.06, 1.0),
     aspect=st.floats(1.0, 2.0),

@@ -17,7 +17,7 @@ def constants(count: int = 6, channels: int = 3) -> torch.Tensor:
     return values.expand(count, channels, 12, 17).contiguous(memory_format=torch.channels_last)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     mixup=st.floats(0.0, 10.0),
     cutmix=st.floats(0.0, 10.0),

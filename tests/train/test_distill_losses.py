@@ -95,7 +95,7 @@ def test_dist_is_numpys_correlation(temperature: float) -> None:
     assert found == pytest.approx(temperature**2 * (2.0 * inter + 0.5 * intra), rel=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(share=st.floats(0.2, 1.0), seed=st.integers(0, 10_000))
 def test_dist_does_not_see_how_certain_the_teacher_is(share: float, seed: int) -> None:
     """Probabilities mixed with equal ones are an affine change with a positive factor."""
@@ -110,7 +110,7 @@ def test_kl_does_see_it() -> None:
     assert abs(loss_of(student, paler, loss="kl") - loss_of(student, teacher, loss="kl")) > 0.1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(loss=st.sampled_from(LOSSES), temperature=st.sampled_from([0.5, 1.0, 4.0]), seed=st.integers(0, 10_000))
 def test_nothing_is_lost_by_saying_the_same(loss: str, temperature: float, seed: int) -> None:
     teacher = logits(seed)

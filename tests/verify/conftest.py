@@ -9,16 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from edgetune.artefacts import Dataset, NumericParity, OnnxModel, Preprocessing
 from edgetune.device.heads import Head, column_names, default_heads
 from edgetune.files import sha256_file
 from edgetune.profile import Profile
-
-# A machine shared with other work is slow at times; that is no fault of a law.
-settings.register_profile("shared-machine", deadline=None)
-settings.load_profile("shared-machine")
 
 CLASSES = ("blue", "green", "grey", "red")
 COLOURS = np.array([[30, 30, 220], [30, 220, 30], [90, 90, 90], [220, 30, 30]])

@@ -49,7 +49,7 @@ def blob(signature: bytes) -> bytes:
         return signature
 
 
-HYPOTHESIS = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
+HYPOTHESIS = settings(suppress_health_check=list(HealthCheck), database=None)
 
 
 @given(steps=st.lists(BYTES, min_size=1, max_size=3), which=st.sampled_from(["manifest", "signature"]))
