@@ -121,10 +121,11 @@ def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
     from edgetune.train.named import teacher_at
 
     names, members = run.recipe.distill.teachers, range(run.recipe.distill.used_teacher_members)
-    # What lies at a path is opened first: a wrong one must not cost the fine-tuning of others.
+    # What lies at a path is opened first, and weights are found: a wrong name must not cost the fine-tuning of others.
     called: dict[str, list[Checkpoint | Path]] = {name: [teacher_at(name)] for name in names if is_teachers_path(name)}
     _require_different(called)
-    called |= {name: [_fine_tuned(run, name, member) for member in members] for name in names if name not in called}
+    models = {name: _named_model(run, name) for name in names if name not in called}
+    called |= {name: [_fine_tuned(run, model, member) for member in members] for name, model in models.items()}
     _require_different(called)
     return tuple(teacher for name in names for teacher in called[name])
 
@@ -141,14 +142,20 @@ def _require_different(called: Mapping[str, Sequence[Checkpoint | Path]]) -> Non
             who[itself] = name
 
 
-def _fine_tuned(run: Run, name: str, member: int) -> Checkpoint:
-    """Return a teacher that is given by name, fine-tuned from a seed of its own; `member` counts from 0."""
-    from edgetune.train.named import teacher_model, teacher_recipe
+def _named_model(run: Run, name: str) -> ModelRecipe:
+    from edgetune.train.named import teacher_model
 
     model = teacher_model(run.recipe, name, image_size=run.dataset.preprocessing.height)
     check_weights(run, model)
+    return model
+
+
+def _fine_tuned(run: Run, model: ModelRecipe, member: int) -> Checkpoint:
+    """Return a teacher that is given by name, fine-tuned from a seed of its own; `member` counts from 0."""
+    from edgetune.train.named import teacher_recipe
+
     recipe = teacher_recipe(run.recipe, images=run.dataset.counts["train"])
-    run.progress.line(f"the teacher {name}{f', from seed {run.recipe.seed + member}' if member else ''}")
+    run.progress.line(f"the teacher {model.backbone}{f', from seed {run.recipe.seed + member}' if member else ''}")
     return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=member), "teacher")
 
 

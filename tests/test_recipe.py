@@ -276,6 +276,10 @@ def test_what_needs_a_teacher_and_what_has_no_use_for_one(settings: list[str], s
         ),
         (["distill.teacher=runs/one", "distill.teacher_epochs=3"], "teacher_epochs is for teachers that are given by name"),
         (["distill.teacher=large.onnx", "distill.teacher_members=1"], "teacher_members is for teachers that are given by name"),
+        (
+            ["distill.teacher=resnet18", "distill.teacher_members=3", "distill.teacher_epochs=0"],
+            "teacher_members is 3 and distill.teacher_epochs is 0, but a linear probe comes out the same from every seed",
+        ),
     ],
 )
 def test_teachers_that_cannot_be_as_asked(settings: list[str], said: str) -> None:

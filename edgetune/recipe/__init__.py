@@ -115,6 +115,11 @@ class Recipe(Strict):
                 f"distill.more_teachers: {again[0]} is there twice: leave it out; "
                 "distill.teacher_members is how often a backbone is fine-tuned"
             )
+        if self.distill.teacher_epochs == 0 and self.distill.used_teacher_members > 1:
+            raise ValueError(
+                f"distill.teacher_members is {self.distill.teacher_members} and distill.teacher_epochs is 0, "
+                "but a linear probe comes out the same from every seed: leave one of them out"
+            )
         if told and teachers and all(map(is_teachers_path, teachers)):
             raise ValueError(
                 f"distill.{told[0]} is for teachers that are given by name, {teachers[0]} is a path: leave {told[0]} out"

@@ -39,10 +39,11 @@ class DistillRecipe(Strict):
     """DKD: of the label's own class."""
     teacher_epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
     """Epochs that a teacher given by name is fine-tuned for; auto: a fifth of what `train.epochs = "auto"` would be, as what
-    it has learnt by heart it cannot teach; as many where it begins at random weights."""
+    it has learnt by heart it cannot teach; as many where it begins at random weights. 0 is a linear probe."""
     teacher_members: Annotated[int, Field(ge=1, le=20)] | Literal["auto"] = "auto"
     """How often a teacher given by name is fine-tuned, each time from another seed; the answers are averaged, as what the
-    networks differ in is chance. auto: twice; once for features, which have no mean."""
+    networks differ in is chance. auto: twice; once for features, which have no mean, and for a linear probe, which comes out
+    the same from every seed."""
     teacher_label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Of a teacher given by name, instead of the student's: smoothing wipes out what it knows of likeness between classes
     (Mueller, Kornblith and Hinton 2019)."""
@@ -74,7 +75,7 @@ class DistillRecipe(Strict):
         """How often a teacher given by name is fine-tuned, as decided for this loss."""
         if self.teacher_members != "auto":
             return self.teacher_members
-        return 1 if self.loss == "features" else 2
+        return 1 if self.loss == "features" or self.teacher_epochs == 0 else 2
 
     @property
     def used_label_weight(self) -> float:

@@ -117,6 +117,8 @@ def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, tiny_weights, tm
     # What has been fine-tuned is not again, however many are asked for; features have no mean.
     assert teachers_of(opened(tmp_path / "run", **named, distill__teacher_members=1)) == (first,)
     assert teachers_of(opened(tmp_path / "run", **named, distill__loss="features")) == (first,)
+    # A linear probe is the same from every seed.
+    assert len(teachers_of(opened(tmp_path / "run", **named, distill__teacher_epochs=0))) == 1
 
 
 def test_a_teacher_and_itself_are_no_two_teachers(opened, older, tmp_path) -> None:
@@ -126,10 +128,17 @@ def test_a_teacher_and_itself_are_no_two_teachers(opened, older, tmp_path) -> No
         teachers_of(run)
 
 
-def test_a_wrong_path_costs_no_fine_tuning_of_others(opened, tiny_weights, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("other", "problem", "kind"),
+    [
+        ("nowhere/model.onnx", "is not a file", UsageError),
+        ("no_such_backbone", "the backbone is not known", WeightsError),
+    ],
+)
+def test_a_wrong_teacher_costs_no_fine_tuning_of_others(opened, tiny_weights, tmp_path, other, problem, kind) -> None:
     named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights)}
-    run = opened(tmp_path / "run", **named, distill__more_teachers=["nowhere/model.onnx"])
-    with pytest.raises(UsageError, match="is not a file"):
+    run = opened(tmp_path / "run", **named, distill__more_teachers=[other])
+    with pytest.raises(kind, match=problem):
         teachers_of(run)
     assert not (run.folder / "stages" / "teacher").exists()
 
