@@ -26,15 +26,7 @@ __all__ = ["ablation_of", "checkpoint_of", "features_of", "functions_of", "lr_cu
 
 NOT_THE_FEATURES = ("hidden", "drop_rate", "drop_path_rate", "weights")
 # What is said of a teacher is in the teacher, and the student depends on that.
-OF_THE_TEACHER = {
-    "teacher",
-    "more_teachers",
-    "teacher_epochs",
-    "teacher_image_size",
-    "teacher_label_smoothing",
-    "teacher_members",
-    "teacher_weights",
-}
+OF_THE_TEACHER = {key for key in DistillRecipe.model_fields if key.startswith("teacher") or key == "more_teachers"}
 PICTURE = "curves.png"
 
 
