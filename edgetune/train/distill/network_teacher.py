@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgetune.device.heads import Head
 from edgetune.files import digest_of, sha256_file
+from edgetune.train.distill.folding import folded
 from edgetune.train.distill.teacher import (
     Teacher,
     TeacherSource,
@@ -97,7 +98,8 @@ class NetworkTeacher:
     ) -> None:
         import torch
 
-        self._network = network.to(device).eval().requires_grad_(False)
+        blank = torch.randn((1, len(mean), *size), device=device)
+        self._network = folded(network.to(device), blank)
         self._mean = torch.tensor(tuple(mean), device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(tuple(std), device=device).view(1, -1, 1, 1)
         self._size, self._device = size, device
