@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 SETTINGS = (
     "data.image_size=32",
@@ -29,6 +31,15 @@ def child(command: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "edgetune", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     )
+
+
+def wait_for_a_saved_state(process: subprocess.Popen, run: Path) -> None:
+    """Wait until a child has saved in mid-training, which only the file tells; asked often, as the training takes a second."""
+    deadline = time.monotonic() + 120
+    while not list(run.glob("stages/train/*/state-*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def unchanged(capsys) -> list[str]:

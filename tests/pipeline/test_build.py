@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from edgetune.cli.main import main
 
-from .line import STAGES, arguments, child, unchanged
+from .line import STAGES, arguments, child, unchanged, wait_for_a_saved_state
 
 
 def test_a_build_leaves_a_bundle_that_its_own_runner_verifies(built):
@@ -91,11 +90,7 @@ def test_a_fresh_build_elsewhere_gives_the_same_model(built, photos, tmp_path):
 def test_a_build_killed_in_training_goes_on_to_the_same_model(built, photos, tmp_path):
     command = ["quantize", "--data", str(photos), "--output", str(tmp_path / "run"), *arguments()]
     process = child(command)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/stages/train/*/state-*.safetensors")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for_a_saved_state(process, tmp_path / "run")
     process.kill()
     process.communicate()
     assert not list(tmp_path.glob("run/stages/train/*/stage.json"))
@@ -109,9 +104,7 @@ def test_an_interrupt_in_training_saves_and_exits_130(photos, tmp_path):
     process = child(
         ["train", "--data", str(photos), "--output", str(run), *arguments("train.epochs=4000", "train.patience=4000")]
     )
-    while not list(run.glob("stages/train/*/state-*.safetensors")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_for_a_saved_state(process, run)
     process.send_signal(signal.SIGINT)
     _, talk = process.communicate(timeout=60)
     assert process.returncode == 130, talk

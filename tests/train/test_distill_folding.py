@@ -12,7 +12,7 @@ from edgetune.train.distill.folding import folded
 
 def trained(network: nn.Module) -> nn.Module:
     """Give a network statistics that it could have learnt: a batch norm of new weights does nothing."""
-    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats):
         nn.init.uniform_(norm.running_mean, -0.5, 0.5)
         nn.init.uniform_(norm.running_var, 0.5, 2.0)
         nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -77,8 +77,9 @@ class Standardised(nn.Conv2d):
         RunsTwice(),
         nn.Sequential(Standardised(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()),
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten()),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()),
     ],
-    ids=["read twice", "runs twice", "standardised", "not next to it"],
+    ids=["read twice", "runs twice", "standardised", "not next to it", "of the batch"],
 )
 def test_what_cannot_be_folded_stays(network) -> None:
     trained(network)

@@ -15,7 +15,7 @@ from edgetune.artefacts import Checkpoint, Preprocessing
 from edgetune.device.heads import Head, default_heads
 from edgetune.errors import DataError, UsageError
 from edgetune.onnxfile import write_metadata
-from edgetune.train.distill.network_teacher import checkpoint_teacher
+from edgetune.train.distill.network_teacher import NetworkTeacher, checkpoint_teacher
 from edgetune.train.distill.onnx_teacher import onnx_teacher
 from edgetune.train.distill.teacher import TeacherSource, column_order, resized
 
@@ -104,6 +104,13 @@ def write_onnx(
 
 def views(count: int = 5, size: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_making_a_teacher_of_a_network_draws_no_random_numbers() -> None:
+    network, before = Tiny(), torch.get_rng_state()
+    # A GPU's random numbers are not put back by whoever loads a teacher, so nothing may be drawn at all.
+    NetworkTeacher(network, mean=MEAN, std=STD, size=(8, 8), order=[0, 1, 2], device=CPU)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_columns_are_found_by_their_names() -> None:

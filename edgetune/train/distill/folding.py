@@ -68,9 +68,8 @@ def _pairs(network: nn.Module, images: torch.Tensor) -> list[tuple[str, str]]:
             handle.remove()
     names = [name for name, *_ in calls]
     made = {id(given): name for name, module, _, given in calls if isinstance(module, nn.Conv2d)}
-    pairs = [
-        (made[id(taken)], name) for name, module, taken, _ in calls if not isinstance(module, nn.Conv2d) and id(taken) in made
-    ]
+    norms = [(name, taken) for name, module, taken, _ in calls if getattr(module, "running_mean", None) is not None]
+    pairs = [(made[id(taken)], name) for name, taken in norms if id(taken) in made]
     return [pair for pair in pairs if all(names.count(name) == 1 for name in pair)]
 
 

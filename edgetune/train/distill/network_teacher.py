@@ -98,8 +98,9 @@ class NetworkTeacher:
     ) -> None:
         import torch
 
-        blank = torch.randn((1, len(mean), *size), device=device)
-        self._network = folded(network.to(device), blank)
+        # Drawn on its own: whether a teacher had to be loaded must not move the run's random numbers, a GPU's neither.
+        noise = torch.randn((1, len(mean), *size), generator=torch.Generator().manual_seed(0))
+        self._network = folded(network.to(device), noise.to(device))
         self._mean = torch.tensor(tuple(mean), device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(tuple(std), device=device).view(1, -1, 1, 1)
         self._size, self._device = size, device
