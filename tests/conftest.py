@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import hashlib
 import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
@@ -25,6 +22,8 @@ import pytest
 from hypothesis import settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from .proxies import Proxies, Proxy
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetune-tests"
 """What is expensive to make and the same every time: a virtual board."""
@@ -158,77 +157,12 @@ def over_ssh(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> SshServer:
     return sshd
 
 
-@dataclass
-class Proxy:
-    """A TCP proxy that does something bad once so many bytes went from the client to the server.
-
-    Attributes:
-        port: where it listens.
-        passed: bytes that have gone that way, of the newest connection.
-    """
-
-    port: int = 0
-    passed: int = 0
-
-
 @pytest.fixture
 def proxy() -> Iterator[Callable[..., Proxy]]:
     """Make proxies: `proxy(to_port, after, "reset" | "close" | "stall")`; a connection goes bad after `after` bytes."""
-    open_sockets: list[socket.socket] = []
-
-    def pump(source: socket.socket, sink: socket.socket, one: Proxy | None, after: int, how: str) -> None:
-        try:
-            while piece := source.recv(1 << 14):
-                if one is not None:
-                    room = after - one.passed
-                    sink.sendall(piece[: max(room, 0)])
-                    one.passed += min(len(piece), max(room, 0))
-                    if len(piece) > room:
-                        break
-                else:
-                    sink.sendall(piece)
-            else:
-                sink.shutdown(socket.SHUT_WR)
-                return
-        except OSError:
-            if one is None:
-                return
-        if how == "stall":
-            over.wait(120)
-        client, server = source, sink
-        if how == "reset" and client.fileno() >= 0:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # The other pump waits in recv for this one: a mere close would not be noticed there.
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-        client.close()
-
-    over = threading.Event()
-
-    def make(to_port: int, after: int, how: str = "reset") -> Proxy:
-        listener = socket.create_server(("127.0.0.1", 0))
-        open_sockets.append(listener)
-        one = Proxy(port=listener.getsockname()[1])
-
-        def accept() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                server = socket.create_connection(("127.0.0.1", to_port))
-                open_sockets.extend((client, server))
-                one.passed = 0
-                threading.Thread(target=pump, args=(client, server, one, after, how), daemon=True).start()
-                threading.Thread(target=pump, args=(server, client, None, after, how), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        return one
-
-    yield make
-    over.set()
-    for one in open_sockets:
-        one.close()
+    proxies = Proxies()
+    yield proxies.make
+    proxies.close()
 
 
 def installed_with(*names: str) -> dict[str, Path]:

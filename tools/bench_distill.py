@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--loss", nargs="+", default=["kl", "dist"])
     parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument(
+        "--asking-only", action="store_true", help="Leave out the last runs, which read the first loss's answers."
+    )
     parser.add_argument("--output", type=Path, help="Keep the runs here.")
     options = parser.parse_args()
     results: dict[str, list[Result]] = {}
@@ -71,7 +74,7 @@ def main() -> None:
                     print(f"seed {seed}: {teacher.backbone} has a top-1 of {test_top1(teacher, run.dataset):.2f} %")
             results.setdefault("without a teacher", []).append(trained(output, plain))
             results.setdefault(f"{options.loss[0]}, asking the teacher", []).append(trained(output, [*taught, first]))
-            for loss in [*options.loss[1:], options.loss[0]]:
+            for loss in [*options.loss[1:], *([] if options.asking_only else options.loss[:1])]:
                 student = trained(output, [*taught, f"distill.loss={loss}"])
                 results.setdefault(f"{loss}, from answers on disk", []).append(student)
             compare(results, "without a teacher")

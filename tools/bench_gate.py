@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from altered_models import branched, disturbed, right
 from edgetune.device.heads import default_heads
 from edgetune.files import sha256_file
 from edgetune.gate.images import labelled, source_of
@@ -134,11 +135,11 @@ def damage(arguments: argparse.Namespace) -> None:
         images = labelled(source, side, Path(folder) / "data", Silent())
         truth = images.targets[:, 0]
         pixels = np.load(images.path)
-        before = _right(network, pixels, truth)
+        before = right(network, pixels, truth)
         low, high, strength, after = 0.0, 1.0, 0.0, before
         for _ in range(12):
             strength = (low + high) / 2
-            after = _right(_disturbed(network, strength), pixels, truth)
+            after = right(disturbed(network, strength), pixels, truth)
             drop = 100 * (before.mean() - after.mean())
             if abs(drop - arguments.points) < 0.06:
                 break
@@ -153,31 +154,6 @@ def damage(arguments: argparse.Namespace) -> None:
             b, c = int((before & ~after)[drawn].sum()), int((~before & after)[drawn].sum())
             found[paired_drop(b, c, arguments.images, ALLOWED.accuracy_points / 100).verdict] += 1
         print(f"  {arguments.images} images drawn {arguments.comparisons} times: {dict(found)}")
-
-
-def _right(network: Any, pixels: Any, truth: Any) -> Any:
-    """Return which images a network has right: bool `[N]`."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
-    parts = [session.run(["logits"], {"image": pixels[i : i + 64]})[0] for i in range(0, len(pixels), 64)]
-    return np.concatenate(parts).argmax(axis=1) == truth
-
-
-def _disturbed(network: Any, strength: float) -> Any:
-    """Return a network with noise on every kernel, in shares of its standard deviation."""
-    import onnx
-    from onnx import numpy_helper
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
-    rng = np.random.default_rng(0)
-    for tensor in copy.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if value.dtype == np.float32 and value.ndim >= 2:
-            noisy = value + strength * value.std() * rng.standard_normal(value.shape)
-            tensor.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
-    return copy
 
 
 def slower(arguments: argparse.Namespace) -> None:
@@ -257,12 +233,12 @@ def _widened(side: Side, wanted: float, folder: Path) -> Side:
     The time grows evenly with the rows, so two measurements give the third, and each further one a better one.
     """
     low, high = 4, side.preprocessing.height if side.preprocessing else 48
-    ratios = [_ratio(side, _as_candidate(side, _branched(side, rows), folder), folder) for rows in (low, high)]
+    ratios = [_ratio(side, _as_candidate(side, branched(side.path, rows), folder), folder) for rows in (low, high)]
     slope = (ratios[1] - ratios[0]) / (high - low)
     rows = min(high, max(1, round(low + (wanted - ratios[0]) / slope)))
     candidate = side
     for _ in range(CORRECTIONS):
-        candidate = _as_candidate(side, _branched(side, rows), folder)
+        candidate = _as_candidate(side, branched(side.path, rows), folder)
         got = _ratio(side, candidate, folder, pairs=24)
         print(f"a convolution of {rows} rows beside the model: {100 * (got - 1):+.1f} % in 24 pairs of processes", flush=True)
         if abs(got - wanted) < CLOSE or rows in (1, high):
@@ -284,38 +260,6 @@ def _ratio(baseline: Side, candidate: Side, folder: Path, pairs: int = 12) -> fl
     found = LocalTarget().measure(request, device.folder, Silent())["pairs"]["pairs"]
     row = latency(Timed(control=tuple(found), pairs=tuple(found), alpha=0.05), 5.0)
     return 1 + float(row.data["estimate_percent"]) / 100
-
-
-def _branched(side: Side, rows: int) -> bytes:
-    """Return a model's file with more to do: a convolution of some rows, its mean, and almost nothing added to the logits."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    model = onnx.load(side.path)
-    graph = model.graph
-    rng = np.random.default_rng(0)
-    columns = graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    constants = {"more.kernel": rng.normal(0, 0.1, (4, 3, 3, 3)), "more.weights": rng.normal(0, 1e-9, (4, columns))}
-    places = {"more.begin": [0], "more.end": [rows], "more.axis": [1]}
-    for node in graph.node:
-        node.output[:] = ["logits.before" if name == "logits" else name for name in node.output]
-        node.input[:] = ["logits.before" if name == "logits" else name for name in node.input]
-    graph.initializer.extend(numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items())
-    graph.initializer.extend(numpy_helper.from_array(np.array(value, np.int64), name) for name, value in places.items())
-    graph.node.extend(
-        [
-            helper.make_node("Slice", ["image", *places], ["more.rows"]),
-            helper.make_node("Cast", ["more.rows"], ["more.float"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["more.float"], ["more.planes"], perm=[0, 3, 1, 2]),
-            helper.make_node("Conv", ["more.planes", "more.kernel"], ["more.features"], pads=[1, 1, 1, 1]),
-            helper.make_node("GlobalAveragePool", ["more.features"], ["more.pooled"]),
-            helper.make_node("Flatten", ["more.pooled"], ["more.flat"]),
-            helper.make_node("MatMul", ["more.flat", "more.weights"], ["more.logits"]),
-            helper.make_node("Add", ["logits.before", "more.logits"], ["logits"]),
-        ]
-    )
-    content: bytes = model.SerializeToString()
-    return content
 
 
 def main() -> None:

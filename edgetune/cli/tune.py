@@ -13,7 +13,7 @@ from edgetune.cli.timing import timing_options
 from edgetune.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgetune.tuning.search import Trial, Tuned
+    from edgetune.tuning.trials import Trial, Tuned
 
 
 @click.command("tune")

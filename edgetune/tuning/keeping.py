@@ -15,7 +15,7 @@ from edgetune.profile import Profile, available_profiles, load_profile
 from edgetune.progress import Progress
 from edgetune.release.tuned import refuse_to_write, write_session
 from edgetune.tuning.asking import meet, request_for
-from edgetune.tuning.search import Trial, Tuned
+from edgetune.tuning.trials import Trial, Tuned
 from edgetune.verify.newprofile import profile_of
 
 __all__ = ["bundle_of", "into_bundle", "into_profile"]

@@ -1,4 +1,4 @@
-"""The ends of a network: hidden layers, other channels than RGB, fewer stages, other activations; each with its weights."""
+"""The ends of a network: hidden layers, other channels than RGB, fewer stages; each with its weights, and all as a file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
 from edgetune.errors import WeightsError
 from edgetune.export.rewrite import shape_operators
 from edgetune.export.trace import deployable, trace
-from edgetune.recipe import ModelRecipe
 from edgetune.rewrites.simplify import simplify
-from edgetune.train.activations import is_smooth, left_over, swap
-from edgetune.train.described import network_spec
 from edgetune.train.network import (
     NetworkSpec,
     create_network,
@@ -28,7 +23,9 @@ from edgetune.train.network import (
     normalisation,
     third_groups,
 )
-from edgetune.train.weights import Weights, load_into
+from edgetune.train.weights import load_into
+
+from .ends import SIZE, asked, images, settled, stored
 
 # One of each way in which timm keeps stages, stem and classifier.
 CUT = (
@@ -42,33 +39,6 @@ CUT = (
     "test_byobnet",
     "ghostnet_100",
 )
-SIZE = 64
-
-
-def asked(backbone: str, channels: int = 3, functions: str = "any", **changes: object) -> NetworkSpec:
-    model = ModelRecipe(backbone=backbone, **{"drop_rate": 0.0} | changes)
-    return network_spec(model, image_size=SIZE, channels=channels, functions=functions)
-
-
-def settled(network: nn.Module) -> nn.Module:
-    """The network with batch norms that have seen something, so that every activation of theirs matters."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
-    return network.eval()
-
-
-def stored(network: nn.Module, folder: Path) -> Weights:
-    """The network's tensors as a file of pretrained weights."""
-    path = folder / "pretrained.safetensors"
-    save_file({name: tensor.clone().contiguous() for name, tensor in network.state_dict().items()}, path)
-    return Weights(kind="path", reference=path.name, sha256="", path=path)
-
-
-def images(channels: int = 3) -> torch.Tensor:
-    return torch.rand((2, channels, SIZE, SIZE), generator=torch.Generator().manual_seed(1))
 
 
 def macs(spec: NetworkSpec) -> int:
@@ -240,72 +210,6 @@ def test_the_file_of_a_cut_network_may_not_hold_anything_else(tmp_path):
     with pytest.raises(WeightsError, match=r"extra\.weight: is in the file, but not in the network") as caught:
         load_into(create_network(spec, 3), stored(donor, tmp_path), spec)
     assert len(caught.value.faults) == 2  # The weight and the bias; none for the stages that were cut off.
-
-
-# --- activations
-
-
-@pytest.mark.parametrize(
-    ("backbone", "count"),
-    [("mobilenetv3_small_050", 19), ("test_efficientnet", 11), ("test_vit", 6), ("tf_efficientnet_lite0", 0)],
-)
-@pytest.mark.parametrize("activation", ["relu", "relu6"])
-def test_smooth_activations_are_exchanged_and_counted(backbone, count, activation, tmp_path):
-    spec = asked(backbone, activation=activation)
-    assert spec.swapped == count
-    network = create_network(spec, 3).eval()
-    assert not any(is_smooth(module) for module in network.modules())
-    assert left_over(network, images()) == []
-    donor = create_network(replace(spec, activation="keep"), 3)
-    assert sum(is_smooth(module) for module in donor.modules()) == count
-    load_into(network, stored(donor, tmp_path), spec)
-    kinds = {"relu": nn.ReLU, "relu6": nn.ReLU6}
-    new = sum(type(module) is kinds[activation] for module in network.modules())
-    assert new - sum(type(module) is kinds[activation] for module in donor.modules()) == count
-
-
-def test_gates_stay():
-    network = create_network(asked("mobilenetv3_small_050", activation="relu"), 3)
-    assert {type(module.gate) for module in network.modules() if hasattr(module, "gate")} == {nn.Hardsigmoid}
-
-
-@pytest.mark.parametrize(("functions", "expected"), [("relu", "relu"), ("any", "keep")])
-def test_auto_does_what_the_profile_wants(functions, expected):
-    spec = asked("test_efficientnet", functions=functions)
-    assert spec.activation == expected
-    assert (spec.swapped > 0) == (expected == "relu")
-    assert asked("test_efficientnet", functions=functions, activation="keep").activation == "keep"
-
-
-class Functional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.act = nn.SiLU(inplace=True)
-        self.again = self.act
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.gelu(self.again(self.act(self.conv(x))))
-
-
-def test_what_is_no_module_is_found_and_one_instance_in_two_places_is_exchanged_twice():
-    network = Functional().eval()
-    assert left_over(network, images()) == ["gelu", "silu"]
-    assert swap(network, "relu") == 2
-    assert isinstance(network.again, nn.ReLU)
-    assert network.again.inplace
-    assert left_over(network, images()) == ["gelu"]
-
-
-def test_a_backbone_with_functions_that_cannot_be_exchanged_is_refused(monkeypatch):
-    import timm.models.efficientnet as family
-
-    real = family.EfficientNet.forward_features
-    monkeypatch.setattr(family.EfficientNet, "forward_features", lambda self, x: F.mish(real(self, x)))
-    message = r"model\.activation: test_efficientnet computes mish outside of its modules.*got relu; expected keep"
-    with pytest.raises(WeightsError, match=message):
-        asked("test_efficientnet", activation="relu")
-    assert asked("test_efficientnet", activation="keep").activation == "keep"
 
 
 # --- all of them, as a file

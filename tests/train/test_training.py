@@ -11,14 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgetune.errors import Interrupted, TargetError, UsageError, WeightsError
+from edgetune.errors import Interrupted
 from edgetune.recipe import DistillRecipe
 from edgetune.train.evaluate import predict
-from edgetune.train.finetune import FineTuning
 from edgetune.train.network import NetworkSpec, normalisation
 from edgetune.train.objective import Objective
 from edgetune.train.stage import TrainJob, train
-from edgetune.train.start import features, load_network
+from edgetune.train.start import load_network
 
 STEPS = 9  # per epoch: 72 images in batches of 8
 
@@ -246,45 +245,6 @@ def test_a_transformer_takes_another_image_size(dataset, model, recipe, run, tmp
     assert load_network(checkpoint)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
-def test_a_gpu_that_is_not_there(dataset, model, recipe, run, tmp_path, lines):
-    with pytest.raises(TargetError, match="torch finds no GPU"):
-        run(dataset, model, recipe(device="cuda"), tmp_path, lines)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_gpu_without_enough_memory_says_which_batch_to_try(dataset, model, recipe, run, tmp_path, lines, monkeypatch):
-    def exhausted(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(FineTuning, "_train_step", exhausted)
-    with pytest.raises(UsageError, match=r"batches of 8 images\n.*train\.accumulate = 2 .*train\.batch_size = 4"):
-        run(dataset, model, recipe(), tmp_path, lines)
-
-
-def test_a_checkpoint_of_another_architecture_does_not_load(dataset, model, recipe, run, tmp_path, lines):
-    checkpoint = run(dataset, model, recipe(epochs=0), tmp_path, lines)
-    changed = {"backbone": "test_resnet", "network": {**checkpoint.network, "backbone": "test_resnet"}}
-    other = checkpoint.model_copy(update=changed).at(tmp_path)
-    with pytest.raises(WeightsError, match=r"model\.safetensors does not fit test_resnet"):
-        load_network(other)
-    checkpoint.weights_path.unlink()
-    with pytest.raises(WeightsError, match="does not fit"):
-        load_network(checkpoint)
-
-
-def test_a_signal_while_features_are_extracted(dataset, pretrained, recipe, run, tmp_path, lines):
-    with pytest.raises(Interrupted, match="interrupted at the features of the train images"):
-        features(
-            dataset, pretrained, recipe(), functions="any", seed=0, folder=tmp_path, progress=lines, stop=lambda: True
-        )  # fmt: skip
-    assert not list(tmp_path.iterdir())
-    checkpoint = run(dataset, pretrained, recipe(epochs=0), tmp_path / "run", lines)
-    assert "linear probe: validation loss" in lines.text
-    assert checkpoint.weights["kind"] == "path"
-    assert np.isfinite(load_file(checkpoint.weights_path)["classifier.weight"].numpy()).all()
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 @pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation")
@@ -296,15 +256,3 @@ def test_trains_on_a_gpu_in_mixed_precision_and_resumes(dataset, model, recipe, 
     assert "resumed after epoch 0, step 5" in lines.text
     assert checkpoint.val_metrics["top-1 %"] >= 60
     assert load_network(checkpoint)(torch.zeros(1, 3, 32, 32)).isfinite().all()
-
-
-def test_the_mean_of_epochs_leaves_out_the_first_ones() -> None:
-    from edgetune.train.soup import EpochMean
-
-    mean = EpochMean()
-    for epoch in range(1, 11):
-        state = {"weight": torch.full((2,), float(epoch)), "count": torch.tensor(epoch)}
-        mean.add(state, epoch=epoch, epochs=10)
-    assert mean.count == 4
-    torch.testing.assert_close(mean.tensors["weight"], torch.full((2,), 8.5))
-    assert int(mean.tensors["count"]) == 10

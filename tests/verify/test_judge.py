@@ -1,88 +1,18 @@
+"""Each row of the verdicts: when it is kept, broken, inconclusive or skipped."""
+
 from __future__ import annotations
 
-import copy
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgetune.artefacts import Measurement, NumericParity
-from edgetune.device.heads import default_heads
 from edgetune.recipe import Recipe
-from edgetune.verify.choose import choose
-from edgetune.verify.judge import judge
 from edgetune.verify.limits import Limits, limits
 from edgetune.verify.rows import other_decoders
-from edgetune.verify.speed import noise, speed
+from edgetune.verify.speed import noise
 
-IMAGES = 400
-SIZES = {"fp32": 4_000_000, "int8": 1_100_000}
-PARITY = NumericParity(images=64, max_abs=1e-5, nmse=1e-12, top1_agreement_percent=100.0, worst="cat/1.png")
-LIMITS = Limits(
-    parity_max_abs=1e-3,
-    top1_drop_points=1.0,
-    top1_agreement_percent=95.0,
-    map_drop_points=1.0,
-    rmse_increase_percent=5.0,
-    golden_max_abs=0.5,
-)
-LABELS = np.arange(IMAGES) % 4
-TARGETS = LABELS[:, None].astype(np.float32)
-HEADS = default_heads(("blue", "green", "grey", "red"))
-QUIET = {"architecture": "x86_64", "cores": 4, "logical_cores": 8, "load_average": [0.5, 0.5, 0.5], "governor": "performance"}
-GOLDEN = {
-    "images": 3,
-    "decode": {"status": "exact", "max_pixel_difference": 0, "reason": ""},
-    "logits": {"max_abs": 0.0, "bit_equal": True, "finite": True, "top1_changed": 0},
-}
-
-
-def times(scale: float) -> dict:
-    rounds = [scale * (1 + 0.002 * math.sin(k)) for k in range(16)]
-    return {"p50_ms": scale, "p90_ms": 1.1 * scale, "queries": 1024, "round_medians_ms": rounds, "spread_percent": 0.4}
-
-
-class Lab:
-    """A measurement as a runner leaves it, to be changed in one place by a test and then judged."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        right = 5 * np.eye(4, dtype=np.float32)[LABELS]
-        self.logits = {"fp32": right.copy(), "int8": right + np.float32(0.05)}
-        self.models = {
-            name: {
-                "sha256": "0" * 64,
-                "classes": 4,
-                "eval": {"images": IMAGES, "finite": True, "constant": False},
-                "latency": times(scale),
-                "footprint": {"cold_start_ms": 5.0, "first_inference_ms": 1.0, "peak_memory_bytes": 9_000_000},
-            }
-            for name, scale in (("fp32", 3.0), ("int8", 1.5))
-        }
-        self.before, self.after = dict(QUIET), dict(QUIET)
-        self.is_target = True
-        self.golden = None
-
-    def measurement(self) -> Measurement:
-        for name in self.models:
-            np.save(self.folder / f"logits-{name}.npy", self.logits[name])
-        raw = {"models": self.models, "environment": self.before, "environment_after": self.after, "golden": self.golden}
-        reason = "" if self.is_target else "processor lacks asimddp"
-        return Measurement(where="a lab", is_target=self.is_target, stand_in_reason=reason, raw=copy.deepcopy(raw)).at(
-            self.folder
-        )
-
-    def rows(self, precision: str = "auto", limits: Limits = LIMITS, **changes):
-        measurement = self.measurement()
-        sizes = {name: size for name, size in SIZES.items() if name in self.models}
-        choice = choose(precision, measurement, sizes)
-        given = {"heads": HEADS, "choice": choice, "limits": limits, "parity": PARITY, "sizes": sizes, **changes}
-        return {(row.kind, row.name): row for row in judge(measurement, TARGETS, **given)}
-
-    def row(self, kind: str, word: str, **how):
-        (found,) = [row for (k, name), row in self.rows(**how).items() if k == kind and word in name]
-        return found
+from .lab import GOLDEN, LABELS, LIMITS, PARITY, Lab
 
 
 @pytest.fixture
@@ -232,41 +162,6 @@ def test_golden_images(lab, decode, logits, verdicts):
     assert (rows["golden", "golden images decoded"].verdict, rows["golden", "golden logits"].verdict) == verdicts
 
 
-def test_int8_is_shipped_when_it_is_faster_and_the_reason_has_both_numbers(lab):
-    choice = choose("auto", lab.measurement(), SIZES)
-    assert choice.shipped == "int8"
-    assert "2.00x as fast as fp32" in choice.reason
-    assert "1.10 MB" in choice.reason
-
-
-def test_fp32_is_shipped_when_int8_is_slower_on_the_target(lab):
-    lab.models["int8"]["latency"] = times(3.3)
-    choice = choose("auto", lab.measurement(), SIZES)
-    assert choice.shipped == "fp32"
-    assert "0.91x as fast" in choice.reason
-    row = lab.row("latency", "↔")
-    assert row.verdict == "SKIPPED"
-    assert "0.91x" in row.reason
-    assert ("size", "fp32 file") in lab.rows()
-
-
-@pytest.mark.parametrize("spoil", ["stand-in", "noise", "untimed"])
-def test_weak_evidence_against_int8_does_not_change_what_is_shipped(lab, spoil):
-    lab.models["int8"]["latency"] = None if spoil == "untimed" else times(3.15)
-    lab.is_target = spoil != "stand-in"
-    lab.before["load_average"] = [99.0 if spoil == "noise" else 0.0, 0.0, 0.0]
-    assert choose("auto", lab.measurement(), SIZES).shipped == "int8"
-
-
-def test_fp32_is_shipped_where_int8_is_slower_by_more_than_any_disturbance(lab):
-    lab.models["int8"]["latency"] = times(5.0)
-    lab.before["load_average"] = [99.0, 0.0, 0.0]
-    assert speed(lab.measurement()).noise
-    assert choose("auto", lab.measurement(), SIZES).shipped == "fp32"
-    lab.is_target = False
-    assert choose("auto", lab.measurement(), SIZES).shipped == "int8"
-
-
 def test_other_ways_of_decoding_are_told_and_not_judged():
     skipped = {"status": "skipped", "what": "no", "images": 0, "max_pixel_difference": None, "decisions_changed": None}
     far = {"status": "different", "what": "by areas", "images": 3, "max_pixel_difference": 7, "decisions_changed": 1}
@@ -278,50 +173,6 @@ def test_other_ways_of_decoding_are_told_and_not_judged():
     assert "up to 7 of 255 apart, 1 decisions changed" in found[1].figure
     assert "by areas" in found[1].reason
     assert other_decoders({}) == ()
-
-
-def test_the_recipe_may_insist(lab):
-    lab.models["int8"]["latency"] = times(3.3)
-    assert choose("int8", lab.measurement(), SIZES).shipped == "int8"
-    assert choose("fp32", lab.measurement(), SIZES).shipped == "fp32"
-    row = lab.row("latency", "↔", precision="int8")
-    assert (row.verdict, "asks for int8" in row.reason) == ("SKIPPED", True)
-
-
-def test_half_precision_is_judged_as_int8_is(lab):
-    lab.models["fp16"], lab.logits["fp16"] = lab.models.pop("int8"), lab.logits.pop("int8")
-    sizes = {"fp32": 4_000_000, "fp16": 2_000_000}
-    choice = choose("auto", lab.measurement(), sizes)
-    assert choice.shipped == "fp16"
-    assert "fp16 is 2.00x as fast as fp32" in choice.reason
-    rows = lab.rows(choice=choice, sizes=sizes)
-    for row in (("decision", "fp16 ↔ fp32 decisions"), ("accuracy", "fp16 ↔ fp32 top-1"), ("latency", "fp16 ↔ fp32 latency")):
-        assert rows[row].verdict == "KEPT"
-    lab.models["fp16"]["latency"] = times(3.3)
-    assert choose("auto", lab.measurement(), sizes).shipped == "fp32"
-
-
-def test_fp32_is_shipped_where_nothing_else_was_built(lab):
-    assert choose("auto", lab.measurement(), {"fp32": 4}).shipped == "fp32"
-
-
-def test_a_precision_that_was_not_built_cannot_be_shipped(lab):
-    with pytest.raises(ValueError, match="built: fp32"):
-        choose("int8", lab.measurement(), {"fp32": 4})
-
-
-def test_speed_is_the_ratio_of_rounds_with_bounds(lab):
-    measured = speed(lab.measurement())
-    assert measured.ratio == pytest.approx(0.5)
-    assert measured.low <= measured.ratio <= measured.high
-    assert measured.rounds == 16
-
-
-def test_too_few_rounds_leave_the_speed_open(lab):
-    for model in lab.models.values():
-        model["latency"]["round_medians_ms"] = model["latency"]["round_medians_ms"][:3]
-    assert (speed(lab.measurement()).low, speed(lab.measurement()).high) == (0.0, None)
-    assert lab.row("latency", "↔").verdict == "INCONCLUSIVE"
 
 
 def test_limits_come_from_the_recipe_and_else_from_the_profile(world):
