@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -12,11 +11,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["deterministic", "keep_freed_memory"]
+__all__ = ["deterministic", "keep_freed_memory", "spin_briefly"]
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST = 2**30
+SPINS = 10_000
+
+
+def spin_briefly() -> None:
+    """Have torch's threads wait for each other asleep rather than awake; to be called before torch is loaded.
+
+    GNU's OpenMP, which torch comes with, lets a thread that waits look again 300,000 times before it sleeps. Where another
+    process wants one of the cores, that takes the time that the thread waited for would need: `tools/bench_shared_cores.py`
+    measures what it costs. Whoever set OpenMP's own variables is obeyed. No result depends on it.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 @contextmanager
@@ -50,6 +61,8 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
+    import ctypes
+
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

@@ -23,7 +23,12 @@ from hypothesis import settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from edgetune.determinism import spin_briefly
+
 from .proxies import Proxies, Proxy
+
+# As the program itself does, before torch is loaded.
+spin_briefly()
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetune-tests"
 """What is expensive to make and the same every time: a virtual board."""

@@ -14,11 +14,16 @@ from typing import Any
 
 from edgetune.artefacts import Checkpoint, Dataset
 from edgetune.cli.console import Plain
+from edgetune.determinism import spin_briefly
 from edgetune.pipeline import Run
 from edgetune.recipe import Recipe
 from edgetune.stagecache import StageCache
 
 __all__ = ["Result", "command", "compare", "forget", "open_run", "parsed", "prepared", "test_top1", "train"]
+
+
+# As the program itself does, before torch is loaded.
+spin_briefly()
 
 
 @dataclass(frozen=True)

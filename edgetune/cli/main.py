@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 import edgetune
+from edgetune.determinism import spin_briefly
 from edgetune.device.exitcodes import RunnerError
 from edgetune.errors import EdgetuneError, ExitCode
 
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> None:
     """Run the command line of this process, and end the process with its exit code."""
+    spin_briefly()
     code = main()
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         # Threads of the group of processes may abort an interpreter that tidies up; everything is written by now.

@@ -187,3 +187,27 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "GOMP_SPINCOUNT = '10000'"),
+        ({"GOMP_SPINCOUNT": "77"}, "GOMP_SPINCOUNT = '77'"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "OMP_WAIT_POLICY = 'ACTIVE'"),
+    ],
+)
+def test_threads_that_wait_soon_sleep_unless_the_user_said_otherwise(given: dict[str, str], expected: str) -> None:
+    code = "import atexit; atexit.register(lambda: __import__('torch')); from edgetune.cli.main import program; program()"
+    clean = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"],
+        env={**clean, **given, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # What GNU's OpenMP says of itself as torch loads it.
+    assert "OMP_WAIT_POLICY = " in done.stderr
+    assert expected in done.stderr
+    assert ("'10000'" in done.stderr) == (not given)
