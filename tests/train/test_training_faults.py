@@ -12,8 +12,8 @@ from edgetune.train.finetune import FineTuning
 from edgetune.train.start import features, load_network
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
-def test_a_gpu_that_is_not_there(dataset, model, recipe, run, tmp_path, lines):
+def test_a_gpu_that_is_not_there(dataset, model, recipe, run, tmp_path, lines, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TargetError, match="torch finds no GPU"):
         run(dataset, model, recipe(device="cuda"), tmp_path, lines)
     assert not list(tmp_path.iterdir())

@@ -18,15 +18,9 @@ from edgetune.verify.rows import sane_outputs
 from edgetune.verify.stage import measure, measured_targets
 from edgetune.verify.tasks import compared, names_against_fp32, row_names
 
+from .lab import LIMITS
+
 NAN = np.nan
-LIMITS = Limits(
-    parity_max_abs=1e-3,
-    top1_drop_points=1.0,
-    top1_agreement_percent=95.0,
-    map_drop_points=1.0,
-    rmse_increase_percent=5.0,
-    golden_max_abs=0.5,
-)
 TAGS = Head("tags", "multi-label", ("dog", "cat", "none"), (0.5, 0.9, 0.5))
 POSE = Head("pose", "regression", ("yaw", "pitch"))
 COLOUR = Head("colour", "single-label", ("red", "blue"))
