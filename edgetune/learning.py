@@ -112,12 +112,12 @@ def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
     """
     from edgetune.train.named import teacher_at
 
-    names, members = run.recipe.distill.teachers, range(run.recipe.distill.used_teacher_members)
+    names = run.recipe.distill.teachers
     # What lies at a path is opened first, and weights are found: a wrong name must not cost the fine-tuning of others.
     called: dict[str, list[Checkpoint | Path]] = {name: [teacher_at(name)] for name in names if is_teachers_path(name)}
     _require_different(called)
     models = {name: _named_model(run, name) for name in names if name not in called}
-    called |= {name: [_fine_tuned(run, model, member) for member in members] for name, model in models.items()}
+    called |= {name: list(_named_teachers(run, model)) for name, model in models.items()}
     _require_different(called)
     return tuple(teacher for name in names for teacher in called[name])
 
@@ -142,13 +142,23 @@ def _named_model(run: Run, name: str) -> ModelRecipe:
     return model
 
 
-def _fine_tuned(run: Run, model: ModelRecipe, member: int) -> Checkpoint:
-    """Return a teacher that is given by name, fine-tuned from a seed of its own; `member` counts from 0."""
+def _named_teachers(run: Run, model: ModelRecipe) -> tuple[Checkpoint, ...]:
+    """Return the last generation of a teacher that is given by name: the members of the first one, or a network they taught."""
     from edgetune.train.named import teacher_recipe
 
-    recipe = teacher_recipe(run.recipe, images=run.dataset.counts["train"])
-    run.progress.line(f"the teacher {model.backbone}{f', from seed {run.recipe.seed + member}' if member else ''}")
-    return _trained(_Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=member), "teacher")
+    distill, images = run.recipe.distill, run.dataset.counts["train"]
+    teachers: tuple[Checkpoint, ...] = ()
+    for member in range(distill.used_teacher_members):
+        run.progress.line(f"the teacher {model.backbone}{f', from seed {run.recipe.seed + member}' if member else ''}")
+        recipe = teacher_recipe(run.recipe, images=images, taught=False)
+        plan = _Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=member)
+        teachers += (_trained(plan, "teacher"),)
+    for generation in range(2, distill.used_teacher_generations + 1):
+        run.progress.line(f"the teacher {model.backbone}, generation {generation}, taught by the one before")
+        recipe = teacher_recipe(run.recipe, images=images, taught=True)
+        plan = _Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(cache=distill.cache), teachers=teachers)
+        teachers = (_trained(plan, "teacher"),)
+    return teachers
 
 
 def _teacher_identity(teacher: Checkpoint | Path) -> str:

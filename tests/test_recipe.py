@@ -280,6 +280,10 @@ def test_what_needs_a_teacher_and_what_has_no_use_for_one(settings: list[str], s
             ["distill.teacher=resnet18", "distill.teacher_members=3", "distill.teacher_epochs=0"],
             "teacher_members is 3 and distill.teacher_epochs is 0, but a linear probe comes out the same from every seed",
         ),
+        (
+            ["distill.teacher=resnet18", "distill.teacher_taught_epochs=3", "distill.loss=features"],
+            "teacher_taught_epochs is for the generations after the first, and there is only one",
+        ),
     ],
 )
 def test_teachers_that_cannot_be_as_asked(settings: list[str], said: str) -> None:

@@ -9,10 +9,9 @@
 
 Several teachers, such as of one epoch and of two: --set 'distill.more_teachers=["OTHER"]'.
 
-A teacher given by name is fine-tuned for each seed, twice unless distill.teacher_members says otherwise, on the same images and
-before the student; its time is said apart. Then come the student without a teacher, and with one for each loss, all timed as
-their training alone. The first loss asks the teacher; the others, and the first one once more in the end, read its answers from
-disk.
+A teacher given by name is fine-tuned for each seed, as the keys distill.teacher_… say, on the same images and before the
+student; its time is said apart. Then come the student without a teacher, and with one for each loss, all timed as their
+training alone. The first loss asks the teacher; the others, and the first one once more in the end, read its answers from disk.
 """
 
 from __future__ import annotations

@@ -53,17 +53,18 @@ def teacher_model(recipe: Recipe, backbone: str, *, image_size: int) -> ModelRec
     return model.model_copy(update={"enlarge_to": size})
 
 
-def teacher_recipe(recipe: Recipe, *, images: int) -> TrainRecipe:
+def teacher_recipe(recipe: Recipe, *, images: int, taught: bool) -> TrainRecipe:
     """Return how a teacher that is given by its backbone's name is fine-tuned: as its student, but for what is said here.
 
     Args:
         recipe: the student's.
         images: of the train set.
+        taught: whether it has teachers of its own: the generation before it.
     """
     distill, student = recipe.distill, recipe.train
-    epochs = distill.teacher_epochs
+    epochs = distill.teacher_taught_epochs if taught else distill.teacher_epochs
     if epochs == "auto":
-        epochs = auto_teacher_epochs(images, pretrained=distill.teacher_weights != "none")
+        epochs = auto_teacher_epochs(images, pretrained=distill.teacher_weights != "none", taught=taught)
     return student.model_copy(
         update={
             "strategy": student.strategy if student.strategy in ("full", "gradual") else "lp-ft",

@@ -12,6 +12,7 @@ __all__ = ["auto_epochs", "auto_teacher_epochs", "auto_warmup", "cycled_momentum
 
 WARMUP_STEPS = 40
 TEACHER_FRACTION = 0.2
+TAUGHT_TEACHER_FRACTION = 0.6
 # Of one-cycle, as in Smith and Topin 2018 and fastai: where the rate begins, and between which values the momentum moves.
 CYCLE_START = 1 / 25
 CYCLE_MOMENTUM = (0.85, 0.95)
@@ -25,14 +26,20 @@ def auto_epochs(images: int) -> int:
     return max(3, min(30, round(math.sqrt(130_000 / images))))
 
 
-def auto_teacher_epochs(images: int, *, pretrained: bool) -> int:
+def auto_teacher_epochs(images: int, *, pretrained: bool, taught: bool = False) -> int:
     """Return the number of epochs for a teacher: a fifth of `auto_epochs`, but for one that begins at random weights.
 
     A teacher that knows its train images by heart says little of them beyond their labels, and those the student has
-    (Cho and Hariharan, On the Efficacy of Knowledge Distillation, 2019).
+    (Cho and Hariharan, On the Efficacy of Knowledge Distillation, 2019). One that is taught itself learns less by heart.
+
+    Args:
+        images: of the train set.
+        pretrained: whether it begins at pretrained weights.
+        taught: whether it has teachers of its own; then it is three fifths.
     """
     epochs = auto_epochs(images)
-    return max(1, round(TEACHER_FRACTION * epochs)) if pretrained else epochs
+    fraction = TAUGHT_TEACHER_FRACTION if taught else TEACHER_FRACTION
+    return max(1, round(fraction * epochs)) if pretrained else epochs
 
 
 def auto_warmup(steps: int, *, regression: bool) -> float:

@@ -9,6 +9,7 @@ import pytest
 from edgetune.artefacts import Checkpoint
 from edgetune.errors import UsageError, WeightsError
 from edgetune.learning import ablation_of, teachers_of
+from edgetune.recipe import DistillRecipe
 from edgetune.train.named import teacher_size
 from edgetune.train.schedule import auto_epochs, auto_teacher_epochs
 
@@ -55,6 +56,7 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
         "distill__teacher_weights": str(tiny_weights),
         "distill__teacher_epochs": 2,
         "distill__teacher_members": 1,
+        "distill__teacher_generations": 1,
     }
     run = opened(tmp_path / "run", **named, train__strategy="norm-and-bias", train__freeze="stem")
     [teacher] = teachers_of(run)
@@ -74,6 +76,7 @@ def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, tin
         "distill__teacher": "test_efficientnet",
         "distill__teacher_weights": str(tiny_weights),
         "distill__teacher_members": 1,
+        "distill__teacher_generations": 1,
     }
     run = opened(tmp_path / "run", **named, train__label_smoothing=0.2)
     images = run.dataset.counts["train"]
@@ -95,6 +98,7 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_w
         distill__teacher_weights=str(tiny_weights),
         distill__teacher_image_size=64,
         distill__teacher_members=1,
+        distill__teacher_generations=1,
         train__epochs=1,
     )
     [teacher] = teachers_of(run)
@@ -106,7 +110,12 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_w
 
 
 def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, tiny_weights, tmp_path) -> None:
-    named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights), "train__epochs": 1}
+    named = {
+        "distill__teacher": "test_efficientnet",
+        "distill__teacher_weights": str(tiny_weights),
+        "distill__teacher_generations": 1,
+        "train__epochs": 1,
+    }
     run = opened(tmp_path / "run", **named)
     first, second = teachers_of(run)
     assert isinstance(first, Checkpoint)
@@ -119,6 +128,39 @@ def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, tiny_weights, tm
     assert teachers_of(opened(tmp_path / "run", **named, distill__loss="features")) == (first,)
     # A linear probe is the same from every seed.
     assert len(teachers_of(opened(tmp_path / "run", **named, distill__teacher_epochs=0))) == 1
+
+
+def test_both_fine_tunings_teach_one_network_that_teaches_the_student(opened, tiny_weights, tmp_path) -> None:
+    named = {
+        "distill__teacher": "test_efficientnet",
+        "distill__teacher_weights": str(tiny_weights),
+        "train__epochs": 1,
+        "train__patience": 100,
+    }
+    members = teachers_of(opened(tmp_path / "run", **named, distill__teacher_generations=1))
+    run = opened(tmp_path / "run", **named)
+    images = run.dataset.counts["train"]
+    [teacher] = teachers_of(run)
+    assert isinstance(teacher, Checkpoint)
+    assert teacher not in members
+    assert teacher.distillation["teacher"].count("test_efficientnet") == len(members) == 2
+    assert teacher.distillation["loss"] == "kl"
+    assert teacher.epochs == auto_teacher_epochs(images, pretrained=True, taught=True) > members[0].epochs
+    assert run.progress.lines.count("teacher: unchanged") == 2
+    assert "the teacher test_efficientnet, generation 2, taught by the one before" in run.progress.lines
+    assert run.checkpoint.distillation["teacher"].count("test_efficientnet") == 1
+    # One generation more learns from one teacher alone.
+    later = opened(tmp_path / "run", **named, distill__teacher_generations=3, distill__teacher_taught_epochs=1)
+    [third] = teachers_of(later)
+    assert isinstance(third, Checkpoint)
+    assert (third.epochs, third.distillation["teacher"].count("test_efficientnet")) == (1, 1)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "features"}, {"teacher_epochs": 0}, {"teacher_weights": "none"}])
+def test_where_a_second_generation_is_not_the_default(settings) -> None:
+    assert DistillRecipe(teacher="test_efficientnet").used_teacher_generations == 2
+    assert DistillRecipe(teacher="test_efficientnet", **settings).used_teacher_generations == 1
+    assert DistillRecipe(teacher="test_efficientnet", **settings, teacher_generations=2).used_teacher_generations == 2
 
 
 def test_a_teacher_and_itself_are_no_two_teachers(opened, older, tmp_path) -> None:
