@@ -38,7 +38,7 @@ def _table(table: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
             # Tables have to stand after all values.
             tables.append((key, field.description or "", value))
             continue
-        yield from _comment(field.description or "")
+        yield from _comment(_unwrapped(field.description))
         yield f"# {key} = (not given)" if value is None else to_toml({key: value}).rstrip("\n")
     for key, value in inner:
         yield ""
@@ -49,10 +49,15 @@ def _table(table: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
     for key, description, values in tables:
         yield ""
         yield ""
-        yield from _comment(description)
+        yield from _comment(_unwrapped(description))
         for name, value in values.items():
             yield f"[{'.'.join((*path, key, toml_key(name)))}]"
             yield from _table(value, (*path, key, name))
+
+
+def _unwrapped(description: str | None) -> str:
+    """Return a key's description as one line: where its lines end in our source says nothing."""
+    return " ".join((description or "").split())
 
 
 def _comment(text: str) -> Iterator[str]:
