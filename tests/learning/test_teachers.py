@@ -16,6 +16,12 @@ from edgetune.train.schedule import auto_epochs, auto_teacher_epochs
 from .stages import stages
 
 
+@pytest.fixture
+def named(tiny_weights) -> dict[str, str]:
+    """The settings of a teacher that is given by name."""
+    return {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights)}
+
+
 def test_a_run_folder_teaches(opened, older, tmp_path) -> None:
     run = opened(tmp_path / "run", distill__teacher=str(older))
     [teacher] = teachers_of(run)
@@ -50,10 +56,8 @@ def test_a_teacher_that_is_not_there_is_named(opened, tmp_path, teacher, problem
         teachers_of(opened(tmp_path / "run", distill__teacher=teacher))
 
 
-def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tmp_path) -> None:
-    named = {
-        "distill__teacher": "test_efficientnet",
-        "distill__teacher_weights": str(tiny_weights),
+def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, named, tmp_path) -> None:
+    named |= {
         "distill__teacher_epochs": 2,
         "distill__teacher_members": 1,
         "distill__teacher_generations": 1,
@@ -71,10 +75,8 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, tiny_weights, tm
     assert len(stages(run, "train")) == 2
 
 
-def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, tiny_weights, tmp_path) -> None:
-    named = {
-        "distill__teacher": "test_efficientnet",
-        "distill__teacher_weights": str(tiny_weights),
+def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, named, tmp_path) -> None:
+    named |= {
         "distill__teacher_members": 1,
         "distill__teacher_generations": 1,
     }
@@ -91,11 +93,10 @@ def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, tin
     assert smoothed.history()[-1]["train_loss"] > teacher.history()[-1]["train_loss"]
 
 
-def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_weights, tmp_path) -> None:
+def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, named, tmp_path) -> None:
     run = opened(
         tmp_path / "run",
-        distill__teacher="test_efficientnet",
-        distill__teacher_weights=str(tiny_weights),
+        **named,
         distill__teacher_image_size=64,
         distill__teacher_members=1,
         distill__teacher_generations=1,
@@ -109,10 +110,8 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, tiny_w
     assert run.checkpoint.distillation["teacher_val_metrics"] == pytest.approx(teacher.val_metrics)
 
 
-def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, tiny_weights, tmp_path) -> None:
-    named = {
-        "distill__teacher": "test_efficientnet",
-        "distill__teacher_weights": str(tiny_weights),
+def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, named, tmp_path) -> None:
+    named |= {
         "distill__teacher_generations": 1,
         "train__epochs": 1,
     }
@@ -130,10 +129,8 @@ def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, tiny_weights, tm
     assert len(teachers_of(opened(tmp_path / "run", **named, distill__teacher_epochs=0))) == 1
 
 
-def test_both_fine_tunings_teach_one_network_that_teaches_the_student(opened, tiny_weights, tmp_path) -> None:
-    named = {
-        "distill__teacher": "test_efficientnet",
-        "distill__teacher_weights": str(tiny_weights),
+def test_both_fine_tunings_teach_one_network_that_teaches_the_student(opened, named, tmp_path) -> None:
+    named |= {
         "train__epochs": 1,
         "train__patience": 100,
     }
@@ -177,8 +174,7 @@ def test_a_teacher_and_itself_are_no_two_teachers(opened, older, tmp_path) -> No
         ("no_such_backbone", "the backbone is not known", WeightsError),
     ],
 )
-def test_a_wrong_teacher_costs_no_fine_tuning_of_others(opened, tiny_weights, tmp_path, other, problem, kind) -> None:
-    named = {"distill__teacher": "test_efficientnet", "distill__teacher_weights": str(tiny_weights)}
+def test_a_wrong_teacher_costs_no_fine_tuning_of_others(opened, named, tmp_path, other, problem, kind) -> None:
     run = opened(tmp_path / "run", **named, distill__more_teachers=[other])
     with pytest.raises(kind, match=problem):
         teachers_of(run)
