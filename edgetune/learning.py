@@ -153,7 +153,7 @@ def _named_teachers(run: Run, model: ModelRecipe) -> tuple[Checkpoint, ...]:
         recipe = teacher_recipe(run.recipe, images=images, taught=False)
         plan = _Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(), seed_offset=member)
         teachers += (_trained(plan, "teacher"),)
-    for generation in range(2, distill.used_teacher_generations + 1):
+    for generation in range(2, distill.teacher_generations + 1):
         run.progress.line(f"the teacher {model.backbone}, generation {generation}, taught by the one before")
         recipe = teacher_recipe(run.recipe, images=images, taught=True)
         plan = _Plan(run=run, model=model, recipe=recipe, distill=DistillRecipe(cache=distill.cache), teachers=teachers)

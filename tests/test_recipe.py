@@ -291,7 +291,7 @@ def test_what_needs_a_teacher_and_what_has_no_use_for_one(settings: list[str], s
             "teacher_members is 3 and distill.teacher_epochs is 0, but a linear probe comes out the same from every seed",
         ),
         (
-            ["distill.teacher=resnet18", "distill.teacher_taught_epochs=3", "distill.loss=features"],
+            ["distill.teacher=resnet18", "distill.teacher_taught_epochs=3"],
             "teacher_taught_epochs is for the generations after the first, and there is only one",
         ),
     ],

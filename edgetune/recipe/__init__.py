@@ -120,7 +120,7 @@ class Recipe(Strict):
                 f"distill.teacher_members is {self.distill.teacher_members} and distill.teacher_epochs is 0, "
                 "but a linear probe comes out the same from every seed: leave one of them out"
             )
-        if teachers and self.distill.teacher_taught_epochs != "auto" and self.distill.used_teacher_generations == 1:
+        if teachers and self.distill.teacher_taught_epochs != "auto" and self.distill.teacher_generations == 1:
             raise ValueError(
                 "distill.teacher_taught_epochs is for the generations after the first, and there is only one: "
                 "leave it out, or ask for distill.teacher_generations"

@@ -44,10 +44,9 @@ class DistillRecipe(Strict):
     """How often a teacher given by name is fine-tuned, each time from another seed; the answers are averaged, as what the
     networks differ in is chance. auto: twice; once for features, which have no mean, and for a linear probe, which comes out
     the same from every seed."""
-    teacher_generations: Annotated[int, Field(ge=1, le=10)] | Literal["auto"] = "auto"
+    teacher_generations: int = Field(default=1, ge=1, le=10)
     """1: what was fine-tuned teaches the student. 2: it teaches one more network of the same backbone first, by KL, and that
-    one teaches the student; and so on (born-again networks, Furlanello et al. 2018). auto: 2; 1 for features, for a linear
-    probe and for a teacher that begins at random weights."""
+    one teaches the student; and so on (born-again networks, Furlanello et al. 2018)."""
     teacher_taught_epochs: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """Epochs of the later generations; auto: three fifths of what `train.epochs = "auto"` would be."""
     teacher_label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -82,13 +81,6 @@ class DistillRecipe(Strict):
         if self.teacher_members != "auto":
             return self.teacher_members
         return 1 if self.loss == "features" or self.teacher_epochs == 0 else 2
-
-    @property
-    def used_teacher_generations(self) -> int:
-        """How many generations a teacher given by name is of, as decided for this loss and these weights."""
-        if self.teacher_generations != "auto":
-            return self.teacher_generations
-        return 1 if self.loss == "features" or self.teacher_epochs == 0 or self.teacher_weights == "none" else 2
 
     @property
     def used_label_weight(self) -> float:

@@ -9,7 +9,6 @@ import pytest
 from edgetune.artefacts import Checkpoint
 from edgetune.errors import UsageError, WeightsError
 from edgetune.learning import ablation_of, teachers_of
-from edgetune.recipe import DistillRecipe
 from edgetune.train.named import teacher_size
 from edgetune.train.schedule import auto_epochs, auto_teacher_epochs
 
@@ -60,7 +59,6 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, named, tmp_path)
     named |= {
         "distill__teacher_epochs": 2,
         "distill__teacher_members": 1,
-        "distill__teacher_generations": 1,
     }
     run = opened(tmp_path / "run", **named, train__strategy="norm-and-bias", train__freeze="stem")
     [teacher] = teachers_of(run)
@@ -78,7 +76,6 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, named, tmp_path)
 def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, named, tmp_path) -> None:
     named |= {
         "distill__teacher_members": 1,
-        "distill__teacher_generations": 1,
     }
     run = opened(tmp_path / "run", **named, train__label_smoothing=0.2)
     images = run.dataset.counts["train"]
@@ -99,7 +96,6 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, named,
         **named,
         distill__teacher_image_size=64,
         distill__teacher_members=1,
-        distill__teacher_generations=1,
         train__epochs=1,
     )
     [teacher] = teachers_of(run)
@@ -112,7 +108,6 @@ def test_a_teacher_by_name_may_look_more_closely_than_its_student(opened, named,
 
 def test_a_teacher_by_name_is_fine_tuned_from_two_seeds(opened, named, tmp_path) -> None:
     named |= {
-        "distill__teacher_generations": 1,
         "train__epochs": 1,
     }
     run = opened(tmp_path / "run", **named)
@@ -134,8 +129,8 @@ def test_both_fine_tunings_teach_one_network_that_teaches_the_student(opened, na
         "train__epochs": 1,
         "train__patience": 100,
     }
-    members = teachers_of(opened(tmp_path / "run", **named, distill__teacher_generations=1))
-    run = opened(tmp_path / "run", **named)
+    members = teachers_of(opened(tmp_path / "run", **named))
+    run = opened(tmp_path / "run", **named, distill__teacher_generations=2)
     images = run.dataset.counts["train"]
     [teacher] = teachers_of(run)
     assert isinstance(teacher, Checkpoint)
@@ -151,13 +146,6 @@ def test_both_fine_tunings_teach_one_network_that_teaches_the_student(opened, na
     [third] = teachers_of(later)
     assert isinstance(third, Checkpoint)
     assert (third.epochs, third.distillation["teacher"].count("test_efficientnet")) == (1, 1)
-
-
-@pytest.mark.parametrize("settings", [{"loss": "features"}, {"teacher_epochs": 0}, {"teacher_weights": "none"}])
-def test_where_a_second_generation_is_not_the_default(settings) -> None:
-    assert DistillRecipe(teacher="test_efficientnet").used_teacher_generations == 2
-    assert DistillRecipe(teacher="test_efficientnet", **settings).used_teacher_generations == 1
-    assert DistillRecipe(teacher="test_efficientnet", **settings, teacher_generations=2).used_teacher_generations == 2
 
 
 def test_a_teacher_and_itself_are_no_two_teachers(opened, older, tmp_path) -> None:
