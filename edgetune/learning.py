@@ -1,4 +1,4 @@
-"""The part of the straight line that learns: features of the frozen backbone, the teacher, the student, the ablation.
+"""The part of the straight line that learns: the teachers, the student, the ablation.
 
 `Run` holds the values; here is what each of them depends on.
 """
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.artefacts import Ablation, Checkpoint, Features, LrCurve
+from edgetune.artefacts import Ablation, Checkpoint, LrCurve
 from edgetune.errors import Interrupted, UsageError
+from edgetune.features import check_weights, features_for, functions_of, images_of, machine_of
 from edgetune.files import sha256_file, write_atomic
-from edgetune.keys import NAMES, NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, versions, weights_identity
+from edgetune.keys import NOT_THE_IMAGES, NOT_THE_WEIGHTS, REVISIONS, weights_identity
 from edgetune.recipe import DistillRecipe, ModelRecipe, TrainRecipe, is_teachers_path
 from edgetune.stagecache import identity
 
@@ -22,78 +23,11 @@ if TYPE_CHECKING:
     from edgetune.pipeline import Run
     from edgetune.train.job import TrainJob
 
-__all__ = ["ablation_of", "checkpoint_of", "features_of", "functions_of", "lr_curve_of", "machine_of", "teachers_of"]
+__all__ = ["ablation_of", "checkpoint_of", "lr_curve_of", "teachers_of"]
 
-NOT_THE_FEATURES = ("hidden", "drop_rate", "drop_path_rate", "weights")
 # What is said of a teacher is in the teacher, and the student depends on that.
 OF_THE_TEACHER = {key for key in DistillRecipe.model_fields if key.startswith("teacher") or key == "more_teachers"}
 PICTURE = "curves.png"
-
-
-def _images(run: Run) -> str:
-    return identity(run.dataset, ignore=(*NOT_THE_IMAGES, *NAMES))
-
-
-def machine_of(recipe: TrainRecipe) -> dict[str, Any]:
-    """Return what decides the last bits of what this machine computes."""
-    from edgetune.train.distributed import world
-    from edgetune.train.setting import resolved_threads
-
-    return {"threads": resolved_threads(recipe), "processes": world().size, "versions": versions("torch", "timm", "numpy")}
-
-
-def functions_of(run: Run, model: ModelRecipe) -> str:
-    """Return the activation functions that a network may keep on the run's target; see the profile."""
-    return run.profile.quantization.functions if model.activation == "auto" else "any"
-
-
-def check_weights(run: Run, model: ModelRecipe) -> None:
-    """Find the pretrained weights in a new run folder: a mistyped name must not cost the decoding of all images."""
-    if not (run.folder / "stages" / "train").exists():
-        from edgetune.train.network import require_known
-        from edgetune.train.weights import resolve
-
-        require_known(model.backbone)
-        resolve(model)
-
-
-def features_of(run: Run, model: ModelRecipe) -> Features:
-    """Return what a recipe's frozen backbone sees of the run's images."""
-    recipe = run.recipe.train
-    depends = {
-        "revision": REVISIONS["features"],
-        "images": _images(run),
-        "model": model.model_dump(mode="json", exclude=set(NOT_THE_FEATURES)),
-        "weights": weights_identity(model.weights, model.backbone),
-        # Only random weights are drawn.
-        **({"seed": run.recipe.seed} if model.weights == "none" else {}),
-        "functions": functions_of(run, model),
-        "device": recipe.device,
-        **machine_of(recipe),
-    }
-
-    def compute(folder: Path, _key: str) -> Features:
-        from edgetune.train.start import features
-
-        with run.stop.polled():
-            return features(
-                run.dataset,
-                model,
-                recipe,
-                functions=functions_of(run, model),
-                seed=run.recipe.seed,
-                folder=folder,
-                progress=run.progress,
-                stop=run.stop,
-            )
-
-    return run.cache.value(Features, "features", depends, compute)
-
-
-def _features_for(run: Run, model: ModelRecipe, recipe: TrainRecipe) -> Features | None:
-    from edgetune.train.strategy import wants_probe
-
-    return features_of(run, model) if wants_probe(recipe, pretrained=model.weights != "none") else None
 
 
 def checkpoint_of(run: Run) -> Checkpoint:
@@ -183,7 +117,7 @@ class _Plan:
 
     @property
     def dataset(self) -> Dataset:
-        """The images; those without labels are there for a student: a teacher learns from labels."""
+        """The images; those without labels are only there for whoever has a teacher."""
         dataset = self.run.dataset
         return dataset if self.teachers else dataset.model_copy(update={"unlabelled": 0}).at(dataset.folder)
 
@@ -192,7 +126,7 @@ class _Plan:
         run, model, taught = self.run, self.model, bool(self.teachers)
         return {
             "revision": REVISIONS["train"],
-            "images": _images(run),
+            "images": images_of(run),
             # The only thing about the source that training depends on: whether a mirrored image means the same.
             "digits": run.dataset.source == "digits",
             "unlabelled": self.dataset.unlabelled,
@@ -221,7 +155,7 @@ class _Plan:
             folder=folder,
             tasks=run.recipe.tasks,
             functions=functions_of(run, self.model),
-            features=_features_for(run, self.model, self.recipe),
+            features=features_for(run, self.model, self.recipe),
             distill=self.distill,
             teachers=self.teachers,
             answers=run.folder / "distill" if self.distill.cache else None,

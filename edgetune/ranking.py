@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetune.artefacts import Candidate, Checkpoint, Cost, Measurement, OnnxModel, ProbeScore, Ranking, Timing
 from edgetune.errors import ArtefactError, EdgetuneError, Fault, GraphError, TargetError, UsageError, WeightsError
+from edgetune.features import features_of, functions_of, machine_of
 from edgetune.files import write_json
 from edgetune.keys import NAMES, NOT_THE_IMAGES, REVISIONS, versions
-from edgetune.learning import features_of, functions_of, machine_of
 from edgetune.pipeline import Run
 from edgetune.progress import Progress
 from edgetune.recipe import ModelRecipe

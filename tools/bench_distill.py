@@ -28,7 +28,8 @@ def trained(output: Path, settings: list[str]) -> Result:
     """Return what the student reaches, and the seconds of its training alone."""
     run = open_run(output, settings)
     dataset = run.dataset
-    from edgetune.learning import features_of, teachers_of
+    from edgetune.features import features_of
+    from edgetune.learning import teachers_of
 
     teachers_of(run)
     features_of(run, run.recipe.model)

@@ -7,13 +7,12 @@ Interleaved processes, each alone and beside one that is always busy; images per
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 
-from bench_train_step import measure
+from bench_train_step import measure, parse
 
 BUSY = [sys.executable, "-c", "while True: pass"]
 
@@ -27,13 +26,7 @@ def child(*, briefly: bool) -> float:
 
 def main() -> None:
     """Run pairs of child processes and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--child", choices=("briefly", "long"))
-    options = parser.parse_args()
+    options = parse(__doc__.splitlines()[0], ("briefly", "long"), repeats=3)
     if options.child:
         from edgetune.determinism import spin_briefly
 

@@ -39,15 +39,20 @@ def measure(backbone: str, size: int, batch: int, keep: bool) -> float:
     return STEPS * batch / (time.perf_counter() - started)
 
 
-def main() -> None:
-    """Run pairs of child processes and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(description: str, ways: tuple[str, str], *, repeats: int) -> argparse.Namespace:
+    """Return the options of a benchmark whose child processes measure a step in one of two ways."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--child", choices=("keep", "return"))
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--child", choices=ways)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run pairs of child processes and print the medians."""
+    options = parse(__doc__.splitlines()[0], ("keep", "return"), repeats=5)
     if options.child:
         print(measure(options.backbone, options.size, options.batch, options.child == "keep"))
         return

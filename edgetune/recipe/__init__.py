@@ -120,14 +120,14 @@ class Recipe(Strict):
                 f"distill.teacher_members is {self.distill.teacher_members} and distill.teacher_epochs is 0, "
                 "but a linear probe comes out the same from every seed: leave one of them out"
             )
+        if told and teachers and all(map(is_teachers_path, teachers)):
+            raise ValueError(
+                f"distill.{told[0]} is for teachers that are given by name, {teachers[0]} is a path: leave {told[0]} out"
+            )
         if teachers and self.distill.teacher_taught_epochs != "auto" and self.distill.teacher_generations == 1:
             raise ValueError(
                 "distill.teacher_taught_epochs is for the generations after the first, and there is only one: "
                 "leave it out, or ask for distill.teacher_generations"
-            )
-        if told and teachers and all(map(is_teachers_path, teachers)):
-            raise ValueError(
-                f"distill.{told[0]} is for teachers that are given by name, {teachers[0]} is a path: leave {told[0]} out"
             )
         return self
 

@@ -48,7 +48,8 @@ class DistillRecipe(Strict):
     """1: what was fine-tuned teaches the student. 2: it teaches one more network of the same backbone first, by KL, and that
     one teaches the student; and so on (born-again networks, Furlanello et al. 2018)."""
     teacher_taught_epochs: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
-    """Epochs of the later generations; auto: three fifths of what `train.epochs = "auto"` would be."""
+    """Epochs of the later generations; auto: three fifths of what `train.epochs = "auto"` would be; as many where the teacher
+    begins at random weights."""
     teacher_label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Of a teacher given by name, instead of the student's: smoothing wipes out what it knows of likeness between classes
     (Mueller, Kornblith and Hinton 2019)."""

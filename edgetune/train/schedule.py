@@ -35,7 +35,7 @@ def auto_teacher_epochs(images: int, *, pretrained: bool, taught: bool = False) 
     Args:
         images: of the train set.
         pretrained: whether it begins at pretrained weights.
-        taught: whether it has teachers of its own; then it is three fifths.
+        taught: whether it has teachers of its own; then it is three fifths instead of one.
     """
     epochs = auto_epochs(images)
     fraction = TAUGHT_TEACHER_FRACTION if taught else TEACHER_FRACTION

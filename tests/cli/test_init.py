@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 
 from edgetune.cli.main import main
+from edgetune.cli.recipe_text import WIDTH, commented_recipe
 from edgetune.profile import load_profile
 from edgetune.recipe import DataRecipe, Recipe
 from edgetune.schema import to_toml
@@ -133,3 +135,12 @@ def test_a_folder_that_is_called_ci_is_still_within_reach(folder: Path) -> None:
     assert main(["init", "./ci", "--target", "rk3588"]) == 0
     assert Recipe.load(folder / "recipe.toml").data.source == str(folder / "ci")
     assert main(["init", "digits", "--recipe", "x.toml", "--force"]) == 2
+
+
+def test_a_comment_ends_a_line_only_where_it_is_full() -> None:
+    lines = commented_recipe(Recipe()).splitlines()
+    halves = [(line, after) for line, after in itertools.pairwise(lines) if line.startswith("# ") and after.startswith("# ")]
+    halves = [(line, after) for line, after in halves if " = (not given)" not in line + after]
+    assert len(halves) > 20
+    for line, after in halves:
+        assert len(line) <= WIDTH < len(f"{line} {after.split()[1]}"), line

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from edgetune.cli.main import main
-from edgetune.learning import checkpoint_of, features_of
+from edgetune.features import features_of
+from edgetune.learning import checkpoint_of
 from edgetune.recipe import Recipe
 
 from .stages import stages
