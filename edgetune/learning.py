@@ -81,6 +81,8 @@ def _named_teachers(run: Run, model: ModelRecipe) -> tuple[Checkpoint, ...]:
     from edgetune.train.named import teacher_recipe
 
     distill, images = run.recipe.distill, run.dataset.counts["train"]
+    if run.recipe.train.time_budget_s is not None:
+        run.progress.line("the time budget is the student's alone: what its teachers are fine-tuned for comes on top")
     teachers: tuple[Checkpoint, ...] = ()
     for member in range(distill.used_teacher_members):
         run.progress.line(f"the teacher {model.backbone}{f', from seed {run.recipe.seed + member}' if member else ''}")

@@ -73,7 +73,12 @@ def recipe_options(function: Function) -> Function:
             help="Learn from a larger network: a backbone, a run folder, an .onnx. Given again: from all, averaged.",
         ),
         click.option("--ablate", is_flag=True, default=None, help="Train without the teacher, too, and report what it gave."),
-        click.option("--time-budget", type=Duration(), metavar="TIME", help="Cut training down to this time, as 10m."),
+        click.option(
+            "--time-budget",
+            type=Duration(),
+            metavar="TIME",
+            help="Cut training down to this time, as 10m. Teachers by name come on top.",
+        ),
         click.option(
             "--effort",
             type=click.Choice(("fast", "default", "max")),

@@ -23,7 +23,8 @@ class TrainRecipe(Strict):
     epochs: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
     """Epochs over all layers; auto: more for few images, see CONTRIBUTING. 0 keeps the linear probe."""
     time_budget_s: float | None = Field(default=None, gt=0.0)
-    """Wall-clock seconds that fine-tuning may take: epochs are cut down to what fits, and the schedule with them."""
+    """Wall-clock seconds that fine-tuning may take: epochs are cut down to what fits, and the schedule with them.
+    Teachers given by name are fine-tuned before it, in time of their own."""
     probe_iterations: int = Field(default=60, ge=0, le=10_000)
     """L-BFGS iterations of the head alone on cached features; cheap. 0 starts from a fresh head."""
     gradual_fraction: float = Field(default=0.5, gt=0.0, le=1.0)

@@ -73,6 +73,17 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, named, tmp_path)
     assert len(stages(run, "train")) == 2
 
 
+def test_a_time_budget_is_said_not_to_be_of_the_teachers(opened, named, older, tmp_path) -> None:
+    line = "the time budget is the student's alone: what its teachers are fine-tuned for comes on top"
+    run = opened(tmp_path / "run", **named, distill__teacher_epochs=1, distill__teacher_members=1, train__time_budget_s=600.0)
+    [teacher] = teachers_of(run)
+    assert isinstance(teacher, Checkpoint)
+    assert line in run.progress.lines
+    given = opened(tmp_path / "given", distill__teacher=str(older), train__time_budget_s=600.0)
+    teachers_of(given)
+    assert line not in given.progress.lines
+
+
 def test_a_teacher_by_name_stops_before_it_knows_its_images_by_heart(opened, named, tmp_path) -> None:
     named |= {
         "distill__teacher_members": 1,
