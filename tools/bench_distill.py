@@ -7,7 +7,10 @@
     edgetune train --data FOLDER --output RUN --set model.backbone=tf_efficientnet_lite2 --set data.image_size=160
         --set train.epochs=2 --set train.label_smoothing=0
 
-Several teachers, such as of one epoch and of two: --set 'distill.more_teachers=["OTHER"]'.
+Several teachers, such as of one epoch and of two: --set 'distill.more_teachers=["OTHER"]'. A network that both have taught:
+
+    edgetune train --data FOLDER --output TAUGHT --set model.backbone=tf_efficientnet_lite2 --set data.image_size=160
+        --set train.epochs=3 --set distill.teacher=RUN --set 'distill.more_teachers=["OTHER"]'
 
 A teacher given by name is fine-tuned for each seed, as the keys distill.teacher_… say, on the same images and before the
 student; its time is said apart. Then come the student without a teacher, and with one for each loss, all timed as their
