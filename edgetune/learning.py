@@ -51,6 +51,8 @@ def teachers_of(run: Run) -> tuple[Checkpoint | Path, ...]:
     called: dict[str, list[Checkpoint | Path]] = {name: [teacher_at(name)] for name in names if is_teachers_path(name)}
     _require_different(called)
     models = {name: _named_model(run, name) for name in names if name not in called}
+    if models and run.recipe.train.time_budget_s is not None:
+        run.progress.line("the time budget is the student's alone: fine-tuning teachers given by name comes on top")
     called |= {name: list(_named_teachers(run, model)) for name, model in models.items()}
     _require_different(called)
     return tuple(teacher for name in names for teacher in called[name])
@@ -81,8 +83,6 @@ def _named_teachers(run: Run, model: ModelRecipe) -> tuple[Checkpoint, ...]:
     from edgetune.train.named import teacher_recipe
 
     distill, images = run.recipe.distill, run.dataset.counts["train"]
-    if run.recipe.train.time_budget_s is not None:
-        run.progress.line("the time budget is the student's alone: what its teachers are fine-tuned for comes on top")
     teachers: tuple[Checkpoint, ...] = ()
     for member in range(distill.used_teacher_members):
         run.progress.line(f"the teacher {model.backbone}{f', from seed {run.recipe.seed + member}' if member else ''}")

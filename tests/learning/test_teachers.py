@@ -74,11 +74,11 @@ def test_a_teacher_by_name_is_fine_tuned_first_and_once(opened, named, tmp_path)
 
 
 def test_a_time_budget_is_said_not_to_be_of_the_teachers(opened, named, older, tmp_path) -> None:
-    line = "the time budget is the student's alone: what its teachers are fine-tuned for comes on top"
+    line = "the time budget is the student's alone: fine-tuning teachers given by name comes on top"
     run = opened(tmp_path / "run", **named, distill__teacher_epochs=1, distill__teacher_members=1, train__time_budget_s=600.0)
     [teacher] = teachers_of(run)
     assert isinstance(teacher, Checkpoint)
-    assert line in run.progress.lines
+    assert run.progress.lines.count(line) == 1
     given = opened(tmp_path / "given", distill__teacher=str(older), train__time_budget_s=600.0)
     teachers_of(given)
     assert line not in given.progress.lines
